@@ -1,0 +1,1 @@
+"""The blinded pairwise comparison of answers by people."""

@@ -1,0 +1,1 @@
+"""One module per backend; base.py has the protocol and the registry."""

@@ -1,0 +1,97 @@
+"""What the runner asks of a model, and the names under which models can be had.
+
+A backend takes requests and gives back responses in any order, as they finish. It knows nothing
+of tasks, scores or run directories. Backends are imported only when named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from qwen_eval.errors import UserError
+from qwen_eval.types import ModelRequest, Response
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What provenance records of a model: enough to tell two models apart.
+
+    `fingerprint` is a hash of the weights (or the nearest thing a server offers; empty where
+    nothing can be had, and then nothing may be cached under it). `max_length` in tokens.
+    `concurrency`: how many requests the backend wants to have at hand at a time.
+    """
+
+    name: str
+    fingerprint: str = ""
+    tokenizer: str = ""
+    dtype: str = ""
+    device: str = ""
+    max_length: int = 0
+    concurrency: int = 256
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """A model behind a queue."""
+
+    def submit(self, request: ModelRequest) -> int:
+        """Queue a request; returns its id, unique within this backend."""
+        ...
+
+    def step(self) -> list[tuple[int, Response]]:
+        """Work for a short while and return what finished, [] if nothing did.
+
+        An item that fails comes back as a Response with `error` set. Raises only when the
+        backend as a whole cannot go on (InfrastructureError).
+        """
+        ...
+
+    def info(self) -> BackendInfo:
+        """Describe the model; the same for the whole life of the backend."""
+        ...
+
+    def close(self) -> None:
+        """Release memory, processes and connections. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """The user's wishes; a backend warns about those it cannot honour.
+
+    `batch`: sequences computed at a time (None: the backend chooses). `dtype`: auto, float32 or
+    bfloat16. `device`: auto, cpu or cuda. `max_length`: tokens of context, None for the model's
+    own. `context` holds the --ntk, --logn and --window switches
+    that were given; a switch left alone is absent.
+    """
+
+    batch: int | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    max_length: int | None = None
+    seed: int = 0
+    context: dict[str, bool] = field(default_factory=dict)
+
+
+REGISTRY = {
+    "native": "qwen_eval.backends.native:NativeBackend",
+    "mock": "qwen_eval.backends.mock:MockBackend",
+    "hf": "qwen_eval.backends.hf:HfBackend",
+    "openai": "qwen_eval.backends.openai:OpenAiBackend",
+    "lm_eval": "qwen_eval.backends.lm_eval:LmEvalBackend",
+}
+
+
+def open_backend(kind: str, target: str, options: BackendOptions) -> Backend:
+    """Import the backend `kind` and open `target` with it (a folder, an id, a URL: its own words).
+
+    Raises UserError when the kind is unknown or an optional package is missing.
+    """
+    if kind not in REGISTRY:
+        raise UserError(f"--model {kind}:…: unknown backend; known: {', '.join(REGISTRY)}")
+    module, _, name = REGISTRY[kind].partition(":")
+    opener = getattr(importlib.import_module(module), name)
+    backend: Backend = opener.open(target, options)
+    return backend

@@ -1,0 +1,125 @@
+"""Models that are no models: always right, seeded chance, or a script. For tests and dry runs.
+
+`mock:oracle` answers with the reference that solvers attach; `mock:random` guesses, the same way
+for the same seed and prompt; `mock:FILE` follows rules, JSON lines such as
+{"contains": "2 + 2", "text": "4"} or {"contains": "capital", "choice": 1}. The first rule whose
+`contains` stands in the prompt answers; a list of texts is used up one by one, the last one stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.backends.base import BackendInfo, BackendOptions
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import file_hash, read_jsonl
+from qwen_eval.types import GenerateRequest, LoglikelihoodRequest, ModelRequest, Response
+
+
+class MockBackend:
+    """Answers at once, in the order asked."""
+
+    def __init__(self, mode: str, rules: list[dict[str, Any]], seed: int, fingerprint: str) -> None:
+        self._mode, self._rules, self._seed = mode, rules, seed
+        self._fingerprint = fingerprint
+        self._used: dict[int, int] = {}
+        self._ready: list[tuple[int, Response]] = []
+        self._next_id = 0
+
+    @classmethod
+    def open(cls, target: str, options: BackendOptions) -> MockBackend:
+        """`oracle`, `random`, or a file of rules. Raises UserError naming a bad line."""
+        if target in ("oracle", "random"):
+            return cls(target, [], options.seed, f"{target}-{options.seed}")
+        path = Path(target)
+        if not path.is_file():
+            raise UserError(f"--model mock:{target}: no such file; also known: oracle, random")
+        rules = list(read_jsonl(path))
+        for number, rule in enumerate(rules, 1):
+            if not rule.keys() <= {"contains", "text", "choice", "error"}:
+                raise UserError(
+                    f"{path}, line {number}: a rule has contains and one of text, choice, error"
+                )
+        return cls("script", rules, options.seed, file_hash(path)[:16])
+
+    def submit(self, request: ModelRequest) -> int:
+        """Answer, to be handed out by the next step."""
+        request_id = self._next_id
+        self._next_id += 1
+        self._ready.append((request_id, self._answer(request)))
+        return request_id
+
+    def step(self) -> list[tuple[int, Response]]:
+        """Everything asked since the last step."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def info(self) -> BackendInfo:
+        """Name and fingerprint (mode and seed, or the script's hash)."""
+        return BackendInfo(f"mock:{self._mode}", self._fingerprint, concurrency=1024)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _answer(self, request: ModelRequest) -> Response:
+        if isinstance(request, LoglikelihoodRequest):
+            return self._choose(request)
+        if isinstance(request, GenerateRequest):
+            return self._write(request)
+        rng = self._rng(request.text)
+        return Response(logprobs=tuple(-rng.random() for _ in request.text.split()))
+
+    def _choose(self, request: LoglikelihoodRequest) -> Response:
+        options = len(request.continuations)
+        if self._mode == "oracle":
+            chosen = request.reference or 0
+        elif self._mode == "random":
+            chosen = self._rng(request.prompt.full_text).randrange(options)
+        else:
+            rule = self._rule(request.prompt.full_text)
+            if rule is None or "choice" not in rule:
+                return Response(finish_reason="error", error="no rule of the script answers this")
+            chosen = int(rule["choice"])
+        high, low = math.log(0.9), math.log(0.1 / max(options - 1, 1))
+        return Response(
+            logprobs=tuple(high if i == chosen else low for i in range(options)),
+            token_counts=(1,) * options,
+            greedy=tuple(i == chosen for i in range(options)),
+        )
+
+    def _write(self, request: GenerateRequest) -> Response:
+        if self._mode == "oracle":
+            text = request.reference or ""
+        elif self._mode == "random":
+            text = f" The answer is {self._rng(request.prompt.full_text).randrange(100)}."
+        else:
+            rule = self._rule(request.prompt.full_text)
+            if rule is None or "text" not in rule:
+                reason = rule.get("error") if rule else None
+                reason = reason or "no rule of the script answers this"
+                return Response(finish_reason="error", error=reason)
+            text = self._next_text(rule)
+        cuts = [i for stop in request.decoding.stop if (i := text.find(stop)) >= 0]
+        return Response(
+            text=text[: min(cuts, default=None)],
+            finish_reason="stop",
+            output_tokens=len(text.split()),
+        )
+
+    def _rule(self, prompt: str) -> dict[str, Any] | None:
+        return next((r for r in self._rules if str(r.get("contains", "")) in prompt), None)
+
+    def _next_text(self, rule: dict[str, Any]) -> str:
+        texts = rule["text"] if isinstance(rule["text"], list) else [rule["text"]]
+        turn = self._used.get(id(rule), 0)
+        self._used[id(rule)] = turn + 1
+        return str(texts[min(turn, len(texts) - 1)])
+
+    def _rng(self, text: str) -> random.Random:
+        # From the prompt, not from the order of asking: resumed runs guess alike.
+        digest = hashlib.sha256(f"{self._seed}\0{text}".encode("utf-8", "surrogatepass"))
+        return random.Random(digest.digest())

@@ -1,0 +1,244 @@
+"""Our own model and engine behind the backend protocol: text in, text and log-probabilities out.
+
+The only file that imports qwen_eval.model. Turns prompts into ids (tokenizer, ChatML), makes a
+predicate of stop strings, cuts what does not fit the context and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from qwen_eval.backends.base import BackendInfo, BackendOptions
+from qwen_eval.backends.encoding import PromptEncoder
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import file_hash
+from qwen_eval.model import chatml
+from qwen_eval.model.config import load_config
+from qwen_eval.model.engine import (
+    Engine,
+    EngineResult,
+    Generate,
+    Generated,
+    Sampling,
+    ScoreContinuations,
+    ScoreTokens,
+)
+from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
+from qwen_eval.model.weights import load_model, weight_files
+from qwen_eval.types import (
+    GenerateRequest,
+    LoglikelihoodRequest,
+    ModelRequest,
+    PerplexityRequest,
+    Prompt,
+    Response,
+)
+
+DEFAULT_BATCH = 32
+
+
+class NativeBackend:
+    """One checkpoint folder on one device."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, info: BackendInfo) -> None:
+        self.engine, self.tokenizer = engine, tokenizer
+        self._info = info
+        self._encoder = PromptEncoder(tokenizer)
+        self._asked: dict[int, tuple[ModelRequest, int, bool]] = {}
+        self._engine_ids: dict[int, int] = {}
+        self._failed: list[tuple[int, Response]] = []
+        self._next_id = 0
+
+    @classmethod
+    def open(cls, target: str, options: BackendOptions) -> NativeBackend:
+        """Load a folder. Raises UserError for anything wrong with it or with the options."""
+        folder = Path(target)
+        device = _device(options.device)
+        dtype = _dtype(options.dtype, device)
+        config = load_config(folder).with_context(**options.context, max_length=options.max_length)
+        tokenizer = load_tokenizer(folder)
+        fingerprint = hashlib.sha256(tokenizer.fingerprint.encode())
+        for file in weight_files(folder):
+            fingerprint.update(file_hash(file).encode())
+        model = load_model(folder, dtype, device, config)
+        engine = Engine(model, max_sequences=options.batch or DEFAULT_BATCH)
+        info = BackendInfo(
+            name=folder.name,
+            fingerprint=fingerprint.hexdigest()[:16],
+            tokenizer=tokenizer.fingerprint,
+            dtype=str(dtype).removeprefix("torch."),
+            device=device,
+            max_length=config.max_length,
+            concurrency=4 * (options.batch or DEFAULT_BATCH),
+            detail={
+                "backend": "native",
+                "family": config.family,
+                "parameters": config.parameters,
+                "ntk": config.ntk,
+                "logn": config.logn,
+                "windows": list(config.windows),
+                "threads": torch.get_num_threads(),
+                "note": _note(folder),
+            },
+        )
+        return cls(engine, tokenizer, info)
+
+    def submit(self, request: ModelRequest) -> int:
+        """Encode and queue; a request that cannot be served fails alone."""
+        request_id = self._next_id
+        self._next_id += 1
+        try:
+            engine_id, prompt_tokens, truncated = self._submit(request)
+        except ValueError as error:
+            response = Response(finish_reason="error", error=str(error))
+            self._failed.append((request_id, response))
+        else:
+            self._asked[engine_id] = (request, prompt_tokens, truncated)
+            self._engine_ids[engine_id] = request_id
+        return request_id
+
+    def step(self) -> list[tuple[int, Response]]:
+        """One forward pass."""
+        finished, self._failed = self._failed, []
+        for engine_id, result in self.engine.step():
+            request, prompt_tokens, truncated = self._asked.pop(engine_id)
+            response = self._response(request, result)
+            finished.append(
+                (
+                    self._engine_ids.pop(engine_id),
+                    replace(response, prompt_tokens=prompt_tokens, prompt_truncated=truncated),
+                )
+            )
+        return finished
+
+    def info(self) -> BackendInfo:
+        """Name, fingerprint, dtype, device and context switches."""
+        return self._info
+
+    def close(self) -> None:
+        """Forget what was asked; the memory goes with the last reference."""
+        self._asked.clear()
+        self._engine_ids.clear()
+
+    def written(self, request_id: int) -> str:
+        """The text of a running GenerateRequest so far, for a conversation on a screen."""
+        for engine_id, asked in self._engine_ids.items():
+            if asked == request_id:
+                return self.tokenizer.decode(list(self.engine.written(engine_id)))
+        return ""
+
+    def _submit(self, request: ModelRequest) -> tuple[int, int, bool]:
+        limit = self.engine.config.max_length
+        if isinstance(request, PerplexityRequest):
+            ids = [self.tokenizer.start_id, *self.tokenizer.encode(request.text)]
+            return self.engine.submit(ScoreTokens(tuple(ids))), len(ids), False
+        if isinstance(request, LoglikelihoodRequest):
+            prompt, options = self._encode_options(request)
+            room = limit - max(len(option) for option in options) + 1
+            ids, truncated = _fit(prompt, room, request.prompt)
+            scored = ScoreContinuations(tuple(ids), tuple(map(tuple, options)))
+            return self.engine.submit(scored), len(ids), truncated
+        ids, truncated = _fit(
+            self._encode_prompt(request.prompt),
+            limit - request.decoding.max_tokens,
+            request.prompt,
+        )
+        d = request.decoding
+        generate = Generate(
+            tuple(ids),
+            Sampling(d.max_tokens, d.temperature, d.top_p, d.top_k, d.repetition_penalty, d.seed),
+            frozenset(self.tokenizer.stop_ids),
+            self._stops_at(d.stop),
+        )
+        return self.engine.submit(generate), len(ids), truncated
+
+    def _encode_prompt(self, prompt: Prompt) -> list[int]:
+        if prompt.messages:
+            turns = [(message.role, message.content) for message in prompt.messages]
+            return list(chatml.encode_chat(turns, self.tokenizer, add_generation_prompt=True).ids)
+        return self._begin() + self._encoder.encode(prompt.prefix, prompt.text)
+
+    def _encode_options(self, request: LoglikelihoodRequest) -> tuple[list[int], list[list[int]]]:
+        prompt = request.prompt
+        if prompt.messages:
+            encoded = [self.tokenizer.encode(option) for option in request.continuations]
+            return self._encode_prompt(prompt), encoded
+        ids, options = self._encoder.encode_options(
+            prompt.prefix, prompt.text, request.continuations
+        )
+        ids = self._begin() + ids
+        return ids or [self.tokenizer.start_id], options
+
+    def _begin(self) -> list[int]:
+        return [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+
+    def _stops_at(self, stop: tuple[str, ...]) -> Callable[[Sequence[int]], bool] | None:
+        if not stop:
+            return None
+        wanted = [text.encode() for text in stop]
+        # A stop string of n bytes ends in the newest token, so it began at most n tokens ago.
+        reach = max(map(len, wanted)) + 1
+
+        def should_stop(new_ids: Sequence[int]) -> bool:
+            tail = self.tokenizer.decode_bytes(list(new_ids[-reach:]))
+            return any(text in tail for text in wanted)
+
+        return should_stop
+
+    def _response(self, request: ModelRequest, result: EngineResult) -> Response:
+        if isinstance(result, Generated):
+            assert isinstance(request, GenerateRequest)
+            text = self.tokenizer.decode(list(result.ids))
+            cut = min((i for s in request.decoding.stop if (i := text.find(s)) >= 0), default=None)
+            return Response(
+                text=text[:cut],
+                logprobs=result.logprobs,
+                finish_reason=result.reason,
+                output_tokens=len(result.ids),
+            )
+        if isinstance(request, PerplexityRequest):
+            return Response(logprobs=tuple(x for x in result if isinstance(x, float)))
+        scores = [score for score in result if not isinstance(score, float)]
+        return Response(
+            logprobs=tuple(sum(score.logprobs) for score in scores),
+            token_counts=tuple(len(score.logprobs) for score in scores),
+            greedy=tuple(score.greedy for score in scores),
+        )
+
+
+def _fit(ids: list[int], room: int, prompt: Prompt) -> tuple[list[int], bool]:
+    """Cut a prompt from the left: to the recipe's own limit, then to the model's."""
+    if room < 1:
+        raise ValueError("the reply alone is longer than the model's context")
+    kept = ids
+    if prompt.max_tokens is not None and len(kept) > prompt.max_tokens:
+        kept = kept[-(prompt.max_tokens - 1) :]
+    kept = kept[-room:]
+    return kept, len(kept) < len(ids)
+
+
+def _note(folder: Path) -> str:
+    """What the converter of a checkpoint had to say of it, such as its quantisation."""
+    path = folder / "NOTE"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _device(wish: str) -> str:
+    if wish == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    return wish
+
+
+def _dtype(wish: str, device: str) -> torch.dtype:
+    if wish == "auto":
+        # Without bf16 products in hardware, bf16 on a CPU is slower than fp32 and less exact.
+        fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]

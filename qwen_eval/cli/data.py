@@ -1,0 +1,56 @@
+"""`qwen-eval data`: what a mirror holds, and making one where there is a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwen_eval.cli.setup import say
+from qwen_eval.errors import UserError
+
+app = typer.Typer(help="Check a data mirror, or make one.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    data: Annotated[Path | None, typer.Option(help="A mirror; else what `run` would use.")] = None,
+) -> None:
+    """Say for every task where its rows would come from, how many, and their hash."""
+    from qwen_eval.datasets import open_data
+    from qwen_eval.taskspec import find_task, task_names
+
+    for name in task_names():
+        spec, _ = find_task(name)
+        try:
+            source = open_data(spec, data)
+            rows = len(source.rows(spec.eval_split))
+            mark = " – SAMPLE, not the benchmark" if source.kind == "sample" else ""
+            where = source.where(spec.eval_split)
+            print(f"{name}: {rows} rows, digest {source.digest()}, {source.kind} {where}{mark}")
+        except UserError as error:
+            print(f"{name}: {error}")
+
+
+@app.command("pull")
+def pull(
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated.")],
+    to: Annotated[Path, typer.Option(help="Folder of the mirror.")],
+) -> None:
+    """Make a mirror of the tasks' data from the hub, for machines without a network."""
+    from qwen_eval.datasets import TaskData, hub_answers, write_mirror
+    from qwen_eval.taskspec import find_task
+
+    for name in tasks.split(","):
+        spec, _ = find_task(name.strip())
+        if spec.package is not None:
+            source = TaskData(spec, "package")
+        elif spec.hub is None:
+            raise UserError(f"data pull {name}: this task names no data set of the hub")
+        elif not hub_answers() and not Path(spec.hub.path).exists():
+            raise UserError(f"data pull {name}: the hub does not answer; is there a network?")
+        else:
+            source = TaskData(spec, "hub")
+        for path in write_mirror(source, to):
+            say(f"wrote {path}")

@@ -1,0 +1,72 @@
+"""The command `qwen-eval`: its sub-commands, and how errors reach the user.
+
+Nothing heavy is imported here: every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from qwen_eval import __version__
+from qwen_eval.cli import chat, data, models, perf, rescore, run, tasks
+from qwen_eval.errors import QwenEvalError
+
+app = typer.Typer(
+    name="qwen-eval",
+    help="Judge Qwen-style models: run benchmarks, keep every sample, print scores with intervals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"qwen-eval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    """Judge Qwen-style models: run benchmarks, keep every sample, print scores with intervals."""
+
+
+app.command("run")(run.command)
+app.command("rescore")(rescore.command)
+app.command("tasks")(tasks.command)
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
+app.command("perf")(perf.command)
+app.command("chat")(chat.command)
+
+
+def main() -> None:
+    """Entry point: one line on stderr and the right exit code for whatever goes wrong."""
+    try:
+        code = app(standalone_mode=False)
+    except QwenEvalError as error:
+        _say(str(error))
+        code = error.exit_code
+    except TyperException as error:
+        _say(error.format_message() if hasattr(error, "format_message") else str(error))
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`): nothing more to say to it.
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str) -> None:
+    print("qwen-eval: " + " ".join(message.split()), file=sys.stderr)

@@ -1,0 +1,45 @@
+"""`qwen-eval models`: what can be named by --model, and fetching what can be fetched."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qwen_eval.cli.setup import say
+from qwen_eval.errors import UserError
+
+app = typer.Typer(help="List what --model can name; `models pull smollm2` fetches a real model.")
+
+FORMS = (
+    ("FOLDER or org/name", "a checkpoint; native for Qwen v1, Qwen1.5/2/2.5, Qwen3 and Llama"),
+    ("hf:ID", "any causal model of transformers"),
+    ("openai:URL#MODEL", "any OpenAI-compatible server (vLLM, SGLang, llama.cpp)"),
+    ("lm_eval:NAME,ARGS", "any model of lm-evaluation-harness"),
+    ("mock:oracle", "always right"),
+    ("mock:random", "seeded chance"),
+    ("mock:FILE", "answers by rules, JSON lines"),
+)
+
+
+@app.callback(invoke_without_command=True)
+def list_models(context: typer.Context) -> None:
+    """List what --model can name."""
+    if context.invoked_subcommand is not None:
+        return
+    from qwen_eval.model import smollm2
+
+    here = "ready" if (smollm2.folder() / "config.json").exists() else "not pulled yet"
+    print(f"{'smollm2 (default)':22}{smollm2.NOTE}; {here}")
+    for form, meaning in FORMS:
+        print(f"{form:22}{meaning}")
+
+
+@app.command("pull")
+def pull(name: Annotated[str, typer.Argument(help="smollm2")]) -> None:
+    """Fetch a model once and convert it into the cache."""
+    from qwen_eval.model import smollm2
+
+    if name != "smollm2":
+        raise UserError(f"models pull {name}: only smollm2 can be pulled")
+    smollm2.pull(say)

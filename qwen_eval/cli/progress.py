@@ -1,0 +1,66 @@
+"""Progress of long work on stderr: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LINE_SECONDS = 15.0
+
+
+class Progress:
+    """Counts steps; `done` is how many were finished before this start."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done, self._before = total, done, done
+        self._began = self._printed = time.monotonic()
+
+    def advance(self) -> None:
+        """One more is finished."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            print(self.line(), file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """`120/200  8.1/s  ETA 0:10`."""
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        rate = (self.done - self._before) / elapsed
+        left = (self.total - self.done) / rate if rate else 0.0
+        eta = f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if rate else "?"
+        return f"{self.done}/{self.total}  {rate:.1f}/s  ETA {eta}"
+
+
+class _Bar(Progress):
+    def __init__(self, total: int, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        super().__init__(total, done)
+        self.rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[line]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self.rich.add_task("running", total=total, completed=done, line="")
+
+    def advance(self) -> None:
+        self.done += 1
+        self.rich.update(self._task, completed=self.done, line=self.line())
+
+
+@contextmanager
+def progress(total: int, done: int = 0) -> Iterator[Progress]:
+    """A Progress for `total` steps of which `done` are already there."""
+    if sys.stderr.isatty():
+        bar = _Bar(total, done)
+        with bar.rich:
+            yield bar
+    else:
+        yield Progress(total, done)

@@ -1,0 +1,259 @@
+"""`qwen-eval run`: ask a model the tasks, keep every sample, print the table."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwen_eval.cli.options import command_from
+from qwen_eval.cli.setup import (
+    DEVICES,
+    DTYPES,
+    LoadedTask,
+    check_choice,
+    load_tasks,
+    open_model,
+    say,
+)
+from qwen_eval.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    from qwen_eval.backends.base import Backend
+    from qwen_eval.metrics import TaskMetrics
+    from qwen_eval.results import RunInfo, RunWriter
+    from qwen_eval.sandbox.sandbox import Sandbox
+
+_Switch = bool | None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `run`."""
+
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated: mmlu,gsm8k@qwen.")]
+    model: Annotated[str, typer.Option(help="What to judge; see `qwen-eval models`.")] = "smollm2"
+    data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; naming the same one resumes it.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Samples per task, a fixed draw.")] = None
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto"
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences computed at a time.")] = None
+    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of context.")] = None
+    ntk: Annotated[_Switch, typer.Option(help="Dynamic NTK beyond the trained length.")] = None
+    logn: Annotated[_Switch, typer.Option(help="LogN attention scaling.")] = None
+    window: Annotated[_Switch, typer.Option(help="The model's own attention windows.")] = None
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
+
+
+@command_from(RunOptions)
+def command(options: RunOptions) -> None:
+    """Ask a model the tasks and print scores with intervals; the same command resumes."""
+    check_choice("--dtype", options.dtype, DTYPES)
+    check_choice("--device", options.device, DEVICES)
+    tasks = load_tasks(options.tasks, options.data, options.limit)
+    for task in tasks:
+        if task.info.data_kind == "sample":
+            say(f"{task.info.recipe}: SAMPLE questions of this project, not the benchmark (--data)")
+    if options.plan:
+        print_plan(tasks, options)
+        return
+    sandbox = _open_sandbox(tasks)
+    try:
+        backend = _open_backend(options)
+        try:
+            _run(tasks, backend, sandbox, options)
+        finally:
+            backend.close()
+    finally:
+        if sandbox is not None:
+            sandbox.close()
+
+
+def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
+    """What would be asked, and the smallest difference that many samples can show."""
+    from qwen_eval.stats import detectable_difference
+
+    plan = [
+        {
+            "task": task.info.recipe,
+            "samples": task.info.selected,
+            "available": task.info.available,
+            "data": task.info.data_kind,
+            "prompt_characters": sum(
+                len(item.prompt.prefix) + len(item.prompt.text) for item in task.items
+            ),
+            "shared_prefixes": len({item.prompt.prefix for item in task.items}),
+            "detectable_difference": round(detectable_difference(task.info.selected), 4),
+        }
+        for task in tasks
+    ]
+    for row in plan:
+        difference = 100 * float(str(row["detectable_difference"]))
+        print(
+            f"{row['task']}: {row['samples']} of {row['available']} samples ({row['data']}), "
+            f"{row['prompt_characters']:,} prompt characters over {row['shared_prefixes']} shared "
+            f"prefixes; two models are told apart from {difference:.1f} points on (10% of answers "
+            "differing, power 0.8)"
+        )
+    if options.as_json:
+        print(json.dumps({"plan": plan}))
+
+
+def _open_sandbox(tasks: list[LoadedTask]) -> Sandbox | None:
+    if not any(task.spec.solver == "code" for task in tasks):
+        return None
+    from qwen_eval.sandbox.sandbox import Sandbox
+
+    return Sandbox.open()
+
+
+def _open_backend(options: RunOptions) -> Backend:
+    from qwen_eval.backends.base import BackendOptions
+
+    switches = {"ntk": options.ntk, "logn": options.logn, "window": options.window}
+    return open_model(
+        options.model,
+        BackendOptions(
+            batch=options.batch,
+            dtype=options.dtype,
+            device=options.device,
+            max_length=options.max_length,
+            seed=options.seed,
+            context={name: value for name, value in switches.items() if value is not None},
+        ),
+    )
+
+
+def _run(
+    tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, options: RunOptions
+) -> None:
+    from qwen_eval.results import RunWriter, identity_digest
+
+    info = _run_info(tasks, backend, sandbox, options)
+    names = "-".join(task.info.recipe for task in tasks).replace("@strict", "")
+    model = str(info.model["name"]).replace("/", "-").replace(":", "-")
+    out = options.out or Path("runs") / f"{model}-{names}-{identity_digest(info)}"
+    items = [item for task in tasks for item in task.items]
+    writer = RunWriter(out, info, (item.prompt.prefix for item in items))
+    say(f"run directory {out}" + (f", {writer.resumed} samples kept" if writer.resumed else ""))
+    try:
+        _ask(tasks, backend, sandbox, writer)
+        measured = _summarise(tasks, writer)
+        writer.finish(
+            [(item.recipe, item.sample.id) for item in items],
+            {"schema": 1, "tasks": {row.recipe: row.to_json() for _, row in measured}},
+        )
+    except KeyboardInterrupt:
+        say(f"stopped: {len(writer.done)} of {len(items)} samples kept; the same command goes on")
+        raise
+    finally:
+        writer.close()
+    _print(info, measured, out, options.as_json)
+    failed = [row for _, row in measured if any(r.startswith("errors") for r in row.invalid)]
+    if failed:
+        first = next(r.error for r in writer.done.values() if r.error)
+        raise InfrastructureError(
+            f"{failed[0].recipe}: {failed[0].counts['errors']} samples failed, first: {first}"
+        )
+
+
+def _ask(
+    tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, writer: RunWriter
+) -> None:
+    from qwen_eval.cli.progress import progress
+    from qwen_eval.results import sample_record
+    from qwen_eval.runner import Runner
+    from qwen_eval.tasks.solvers import SOLVERS
+
+    solver_of = {task.info.recipe: SOLVERS[task.spec.solver] for task in tasks}
+    items = [item for task in tasks for item in task.items]
+    todo = [item for item in items if (item.recipe, item.sample.id) not in writer.done]
+    runner = Runner(backend, lambda item: solver_of[item.recipe](item), sandbox)
+    started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
+    writer.info.invocations.append(invocation)
+    with progress(len(items), len(items) - len(todo)) as bar:
+        for done in runner.run(todo):
+            writer.add(sample_record(done.item, done.responses, done.score, done.error))
+            invocation["samples"] += 1
+            invocation["tokens"] += sum(r.prompt_tokens + r.output_tokens for r in done.responses)
+            invocation["seconds"] = round(time.perf_counter() - began, 3)
+            bar.advance()
+
+
+def _run_info(
+    tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, options: RunOptions
+) -> RunInfo:
+    from qwen_eval.provenance import environment
+    from qwen_eval.results import RunInfo
+
+    model = asdict(backend.info())
+    return RunInfo(
+        model=model | {"asked_for": options.model},
+        tasks={task.info.recipe: task.info for task in tasks},
+        settings={"seed": options.seed, "max_length": options.max_length}
+        | {name: getattr(options, name) for name in ("ntk", "logn", "window")},
+        isolation=sandbox.isolation if sandbox else "no programs were run",
+        environment=environment(),
+    )
+
+
+def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> list[tuple[LoadedTask, TaskMetrics]]:
+    from qwen_eval.metrics import summarise
+
+    rows = []
+    for task in tasks:
+        records = [writer.done[item.recipe, item.sample.id] for item in task.items]
+        recipe = task.spec.recipes[task.info.recipe.partition("@")[2]]
+        rows.append(
+            (
+                task,
+                summarise(
+                    task.info.recipe,
+                    task.info.metric,
+                    records,
+                    task.spec.categories,
+                    own_cut=recipe.max_prompt_tokens is not None,
+                ),
+            )
+        )
+    return rows
+
+
+def _print(
+    info: RunInfo, rows: list[tuple[LoadedTask, TaskMetrics]], out: Path, as_json: bool
+) -> None:
+    from rich.console import Console
+
+    from qwen_eval.cli.table import footnotes, results_table
+
+    console = Console(stderr=as_json)
+    console.print(f"[bold]{info.model['name']}[/] {info.model['dtype']}")
+    if note := info.model.get("detail", {}).get("note"):
+        console.print(note, style="dim")
+    console.print()
+    console.print(results_table(rows))
+    console.print()
+    for line in footnotes(rows):
+        console.print(line, style="yellow", markup=False)
+    if info.isolation != "no programs were run":
+        console.print(f"isolation: {info.isolation}", style="dim", markup=False)
+    console.print(f"run directory: {out}", style="dim", soft_wrap=True, markup=False)
+    if as_json:
+        tasks = {
+            row.recipe: row.to_json()
+            | {"data": task.info.data_kind, "data_digest": task.info.data_digest}
+            | {"prompts_digest": task.info.prompts_digest}
+            for task, row in rows
+        }
+        print(json.dumps({"run": str(out), "model": info.model, "tasks": tasks}))

@@ -1,0 +1,98 @@
+"""From command-line words to open things: models, tasks with their items."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from qwen_eval.backends.base import Backend, BackendOptions
+    from qwen_eval.results import TaskInfo
+    from qwen_eval.taskspec import TaskSpec
+    from qwen_eval.types import Item
+
+DTYPES = ("auto", "float32", "bfloat16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task under one recipe with its items, ready to be asked."""
+
+    spec: TaskSpec
+    info: TaskInfo
+    items: list[Item]
+
+    @property
+    def label(self) -> str:
+        """`mmlu@strict`, with SAMPLE behind it where the rows are not the benchmark's."""
+        return self.info.recipe + (" SAMPLE" if self.info.data_kind == "sample" else "")
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal; stdout stays free for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def check_choice(flag: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises UserError unless value is one of the allowed words."""
+    if value not in allowed:
+        raise UserError(f"{flag} {value}: choose one of {', '.join(allowed)}")
+
+
+def load_tasks(names: str, mirror: Path | None, limit: int | None) -> list[LoadedTask]:
+    """`mmlu,gsm8k@qwen` → tasks with rendered items. Raises UserError for any mistake in them."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise UserError("--tasks: name at least one; `qwen-eval tasks` lists them")
+    from qwen_eval.taskspec import find_task
+
+    found = [find_task(name) for name in wanted]
+    doubled = {f"{spec.name}@{recipe}" for spec, recipe in found}
+    if len(doubled) < len(found):
+        raise UserError(f"--tasks {names}: a task is named twice")
+    return [_load_task(spec, recipe, mirror, limit) for spec, recipe in found]
+
+
+def _load_task(spec: TaskSpec, recipe: str, mirror: Path | None, limit: int | None) -> LoadedTask:
+    from qwen_eval.datasets import open_data, take
+    from qwen_eval.prompts import Renderer, prompts_digest
+    from qwen_eval.results import TaskInfo
+
+    data = open_data(spec, mirror)
+    samples = data.samples()
+    chosen = take(samples, limit)
+    renderer = Renderer(data, recipe)
+    items = [renderer.render(sample) for sample in chosen]
+    info = TaskInfo(
+        recipe=renderer.recipe_id,
+        version=spec.version,
+        recipe_version=renderer.recipe.version,
+        spec_digest=spec.digest,
+        solver=spec.solver,
+        metric=spec.metric,
+        scorer=renderer.recipe.scorer,
+        data_kind=data.kind,
+        data_source=data.where(spec.eval_split),
+        data_digest=data.digest(),
+        prompts_digest=prompts_digest(items),
+        available=len(samples),
+        selected=len(items),
+    )
+    return LoadedTask(spec, info, items)
+
+
+def open_model(name: str, options: BackendOptions) -> Backend:
+    """Resolve and open `--model`."""
+    from qwen_eval.backends.base import open_backend
+    from qwen_eval.cli.names import resolve
+
+    resolved = resolve(name)
+    if resolved.note:
+        say(f"model {name}: {resolved.note}")
+    return open_backend(resolved.backend, resolved.target, options)

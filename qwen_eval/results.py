@@ -1,0 +1,279 @@
+"""The run directory: every file and key of it, its writer and its readers.
+
+    run.json       what was asked of which model with which data and versions (RunInfo)
+    prompts.json   the few-shot prefixes by hash; a sample's prompt is prefix + text
+    samples.jsonl  one SampleRecord per line, appended as samples finish
+    metrics.json   the scores with intervals and counts
+    DONE           written last: the run is complete
+
+Knows nothing of models or of how a score comes about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import Journal, canonical_json, read_jsonl, text_hash, write_atomic
+from qwen_eval.types import Item, Response, Score
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """One task of a run. `data_kind` is mirror, package, hub or sample; `data_digest` hashes all
+    rows of the split, `prompts_digest` everything that was asked of the selected ones."""
+
+    recipe: str
+    version: int
+    recipe_version: int
+    spec_digest: str
+    solver: str
+    metric: str
+    scorer: str
+    data_kind: str
+    data_source: str
+    data_digest: str
+    prompts_digest: str
+    available: int
+    selected: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """run.json. `identity` holds what must be equal for a run to be resumed; `environment` is what
+    merely was so (versions, machine); `invocations` lists each start with its time and speed."""
+
+    model: dict[str, Any]
+    tasks: dict[str, TaskInfo]
+    settings: dict[str, Any]
+    isolation: str
+    environment: dict[str, Any]
+    invocations: list[dict[str, Any]] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that a result depends on, as a flat mapping."""
+        flat: dict[str, Any] = {"schema": self.schema, "isolation": self.isolation}
+        flat |= {f"model.{k}": self.model.get(k) for k in ("name", "fingerprint", "dtype")}
+        flat |= {f"settings.{k}": v for k, v in self.settings.items()}
+        for name, task in self.tasks.items():
+            flat |= {f"tasks.{name}.{k}": v for k, v in asdict(task).items() if k != "data_source"}
+        return flat
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One line of samples.jsonl. `prefix` is a key of prompts.json; `responses` hold every reply
+    in order, so a scorer can be applied again without a model."""
+
+    id: str
+    task: str
+    group: str
+    target: str
+    prefix: str
+    text: str
+    responses: list[dict[str, Any]]
+    values: dict[str, float]
+    answer: str | None
+    status: str
+    detail: dict[str, Any]
+    error: str | None = None
+
+    @property
+    def prompt_truncated(self) -> bool:
+        """Whether any prompt lost its beginning."""
+        return any(r.get("prompt_truncated") for r in self.responses)
+
+    @property
+    def output_truncated(self) -> bool:
+        """Whether any reply ended at the token limit."""
+        return any(r.get("finish_reason") == "length" for r in self.responses)
+
+
+def sample_record(
+    item: Item, responses: Sequence[Response], score: Score, error: str | None
+) -> SampleRecord:
+    """The record of a finished sample."""
+    return SampleRecord(
+        id=item.sample.id,
+        task=item.recipe,
+        group=item.sample.group,
+        target=item.target,
+        prefix=text_hash(item.prompt.prefix),
+        text=item.prompt.text,
+        responses=[_compact(response) for response in responses],
+        values=dict(score.values),
+        answer=score.answer,
+        status=score.status,
+        detail=dict(score.detail),
+        error=error,
+    )
+
+
+def _compact(response: Response) -> dict[str, Any]:
+    empty = Response()
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key in Response.__dataclass_fields__
+        if (value := getattr(response, key)) != getattr(empty, key) or key == "finish_reason"
+    }
+
+
+def response_from(record: Mapping[str, Any]) -> Response:
+    """The Response that a SampleRecord holds."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return Response(**fields)
+
+
+class RunWriter:
+    """Writes one run directory, new or resumed.
+
+    Raises UserError if the folder holds another run, or something that is no run at all.
+    """
+
+    def __init__(self, folder: Path, info: RunInfo, prefixes: Iterable[str]) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {folder}: {error.strerror}") from error
+        self.info = info
+        invocations = self._check_same_run()
+        self.info.invocations[:0] = invocations
+        self.done: dict[tuple[str, str], SampleRecord] = {}
+        journal = folder / "samples.jsonl"
+        if journal.exists():
+            for record in read_samples(folder):
+                # Infrastructure failures say nothing of the model: they are tried again.
+                if record.status != "error":
+                    self.done[record.task, record.id] = record
+        self.resumed = len(self.done)
+        (folder / "DONE").unlink(missing_ok=True)
+        self._write("prompts.json", {text_hash(p): p for p in sorted(set(prefixes))})
+        self._write_info()
+        self._journal = Journal(journal)
+
+    def add(self, record: SampleRecord) -> None:
+        """Append a finished sample."""
+        self._journal.append(asdict(record))
+        self.done[record.task, record.id] = record
+
+    def finish(self, order: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> None:
+        """Put the samples into `order` (task, id), write metrics.json, and DONE last."""
+        self._journal.close()
+        lines = [json.dumps(asdict(self.done[key]), ensure_ascii=False) for key in order]
+        write_atomic(self.folder / "samples.jsonl", "".join(line + "\n" for line in lines))
+        self._write("metrics.json", metrics)
+        self._write_info()
+        write_atomic(self.folder / "DONE", "")
+
+    def close(self) -> None:
+        """Keep what is there; the same command goes on from here."""
+        self._journal.close()
+        self._write_info()
+
+    def _check_same_run(self) -> list[dict[str, Any]]:
+        path = self.folder / "run.json"
+        if not path.exists():
+            if any(self.folder.iterdir()):
+                raise UserError(f"--out {self.folder}: not empty and not a run; choose another")
+            return []
+        there = read_info(self.folder)
+        old, new = there.identity(), self.info.identity()
+        different = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+        if different:
+            key = different[0]
+            more = f" (and {len(different) - 1} more)" if different[1:] else ""
+            raise UserError(
+                f"--out {self.folder}: holds another run: {key} is {old.get(key)!r} there, "
+                f"{new.get(key)!r} here{more}; choose another folder"
+            )
+        return there.invocations
+
+    def _write_info(self) -> None:
+        self._write("run.json", asdict(self.info))
+
+    def _write(self, name: str, value: Any) -> None:
+        write_atomic(self.folder / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_info(folder: Path) -> RunInfo:
+    """run.json of a run directory. Raises UserError if there is none or it is damaged."""
+    raw = _read_json(folder / "run.json")
+    try:
+        tasks = {name: TaskInfo(**task) for name, task in raw.pop("tasks").items()}
+        return RunInfo(**raw, tasks=tasks)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{folder / 'run.json'}: not a run of this version ({error})") from error
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """metrics.json of a finished run."""
+    return _read_json(folder / "metrics.json")
+
+
+def read_samples(folder: Path) -> list[SampleRecord]:
+    """The samples so far; a torn last line is left out. A later record of an id replaces an
+    earlier one."""
+    records: dict[tuple[str, str], SampleRecord] = {}
+    path = folder / "samples.jsonl"
+    for number, raw in enumerate(read_jsonl(path, torn_end=True), 1):
+        try:
+            record = SampleRecord(**raw)
+        except TypeError as error:
+            raise UserError(f"{path}, line {number}: not a sample record ({error})") from error
+        records[record.task, record.id] = record
+    return list(records.values())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; is {path.parent} a run directory?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def to_frame(folders: Iterable[Path]) -> pandas.DataFrame:
+    """All samples of the runs as one table: run, model, task, id, group, status, answer, target,
+    prompt_truncated, output_truncated, and one column per metric."""
+    import pandas as pd
+
+    rows = []
+    for folder in folders:
+        model = read_info(folder).model.get("name", "")
+        for record in read_samples(folder):
+            rows.append(
+                {
+                    "run": str(folder),
+                    "model": model,
+                    "task": record.task,
+                    "id": record.id,
+                    "group": record.group,
+                    "status": record.status,
+                    "answer": record.answer,
+                    "target": record.target,
+                    "prompt_truncated": record.prompt_truncated,
+                    "output_truncated": record.output_truncated,
+                    **record.values,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def identity_digest(info: RunInfo) -> str:
+    """Short name of what a run is, for a default folder."""
+    return text_hash(canonical_json(info.identity()), 8)

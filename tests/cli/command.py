@@ -1,0 +1,41 @@
+"""Runs the command line as a user would: another process, its own folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = [sys.executable, "-m", "qwen_eval"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This environment without a mirror and without a network."""
+    inherited = {k: v for k, v in os.environ.items() if k != "QWEN_EVAL_DATA"}
+    return inherited | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"} | extra
+
+
+def qwen_eval(
+    *arguments: object, cwd: Path | None = None, stdin: str = "", **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `qwen-eval` to its end."""
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)],
+        cwd=cwd,
+        input=stdin,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """The one line of an error; notices before it are allowed, a traceback is not."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.rstrip("\n").splitlines()[-1]
+    assert last.startswith("qwen-eval: "), done.stderr
+    return last.removeprefix("qwen-eval: ")

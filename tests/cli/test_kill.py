@@ -1,0 +1,102 @@
+"""Killed at any moment, a run loses nothing, and its resumed end is that of an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qwen_eval.results import SampleRecord, read_metrics, read_samples
+from tests.cli.command import PROGRAM, environment
+from tests.model.toy_folder import toy_checkpoint
+
+KILLS = 20
+
+
+def answers(folder: Path) -> list[SampleRecord]:
+    """Samples without their log-probabilities: bits of those may follow the batch they ran in."""
+    kept = []
+    for record in read_samples(folder):
+        responses = [{k: v for k, v in r.items() if k != "logprobs"} for r in record.responses]
+        detail = {k: v for k, v in record.detail.items() if k != "margin"}
+        kept.append(replace(record, responses=responses, detail=detail))
+    return kept
+
+
+def run_killed(command: list[str], out: Path, longest: float, rng: random.Random) -> list[int]:
+    """Start and kill until KILLS kills have hit a living run; samples on disk after each."""
+    kept: list[int] = []
+    before: dict[str, SampleRecord] = {}
+    while len(kept) < KILLS:
+        process = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            process.wait(rng.uniform(0, longest))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            there = {
+                r.id: r for r in (read_samples(out) if (out / "samples.jsonl").exists() else [])
+            }
+            assert before.items() <= there.items(), "a finished sample was lost or changed"
+            assert not (out / "DONE").exists()
+            before = there
+            kept.append(len(there))
+        else:
+            assert process.stderr is not None
+            assert process.returncode == 0, process.stderr.read()
+            shutil.rmtree(out)  # it came through: begin a new one
+            before = {}
+        if process.stderr is not None:
+            process.stderr.close()
+    return kept
+
+
+def check(model: Path, mirror: Path, folder: Path, tasks: list[str]) -> None:
+    command = [*PROGRAM, "run", "--model", str(model), "--data", str(mirror), *tasks]
+    command += ["--dtype", "float32", "--out"]
+    whole, broken = folder / "whole", folder / "broken"
+    began = time.monotonic()
+    done = subprocess.run(
+        [*command, str(whole)], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    longest = time.monotonic() - began
+    kept = run_killed([*command, str(broken)], broken, longest, random.Random(5))
+    done = subprocess.run(
+        [*command, str(broken)], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert answers(broken) == answers(whole)
+    assert read_metrics(broken) == read_metrics(whole)
+    logprobs = [
+        [[value for r in record.responses for value in r.get("logprobs", [])] for record in run]
+        for run in (read_samples(broken), read_samples(whole))
+    ]
+    largest = max(
+        abs(a - b)
+        for mine, theirs in zip(*logprobs, strict=True)
+        for a, b in zip(mine, theirs, strict=True)
+    )
+    print(json.dumps({"kept_after_kills": kept, "largest_logprob_difference": largest}))
+    assert largest < 1e-3
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_toy(mirror: Path, tmp_path: Path) -> None:
+    model = toy_checkpoint(tmp_path / "model", max_length=8192, trained_length=8192)
+    check(model, mirror, tmp_path, ["--tasks", "mmlu,gsm8k", "--limit", "40", "--batch", "4"])
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.timeout(1800)
+def test_twenty_kills_of_a_real_model(mirror: Path, smollm2: Path, tmp_path: Path) -> None:
+    check(smollm2, mirror, tmp_path, ["--tasks", "mmlu,gsm8k", "--limit", "8"])

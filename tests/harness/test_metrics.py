@@ -1,0 +1,84 @@
+"""From records to a row: what counts, what is left out, and when a score is withheld."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_eval.metrics import LIMITS, estimate, summarise
+from qwen_eval.results import SampleRecord
+from tests.harness.toys import record
+
+
+def summary(records: list[SampleRecord], **options):
+    return summarise("toy@strict", "accuracy", records, **options)
+
+
+def test_errors_are_left_out_and_unread_answers_are_wrong() -> None:
+    records = [
+        *(record(i) for i in range(96)),
+        *(record(i, 0.0, status="no_answer") for i in range(96, 99)),
+        record(99, status="error", values={}),
+    ]
+    row = summary(records)
+    assert row.overall is not None
+    assert row.overall.n == 99
+    assert row.overall.estimate == pytest.approx(96 / 99)
+    assert (row.counts["errors"], row.counts["no_answer"]) == (1, 3)
+    assert not row.invalid
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=60))
+def test_categories_are_averages_over_samples_not_over_groups(pairs) -> None:
+    records = [record(i, float(v), group=g) for i, (g, v) in enumerate(pairs)]
+    row = summary(records, categories={"all": ["a", "b", "c"], "some": ["a", "b"], "none": ["z"]})
+    assert row.overall is not None
+    assert row.categories["all"].estimate == pytest.approx(row.overall.estimate)
+    some = [v for g, v in pairs if g in "ab"]
+    if some:
+        assert row.categories["some"].estimate == pytest.approx(sum(some) / len(some))
+    else:
+        assert "some" not in row.categories
+    assert "none" not in row.categories
+    assert sum(e.n for e in row.groups.values()) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("errors", {"status": "error"}),
+        ("no_answer", {"status": "no_answer"}),
+        ("outputs_truncated", {"responses": [{"finish_reason": "length"}]}),
+        ("prompts_truncated", {"responses": [{"prompt_truncated": True}]}),
+    ],
+)
+def test_past_a_limit_a_score_is_invalid_and_not_before(name: str, fields: dict) -> None:
+    allowed = int(LIMITS[name] * 1000)
+    good = [record(i) for i in range(1000)]
+    for bad, invalid in ((allowed, False), (allowed + 1, True)):
+        records = [record(i, **fields) for i in range(bad)] + good[bad:]
+        assert bool(summary(records).invalid) == invalid
+    assert name in summary(records).invalid[0]
+
+
+def test_a_recipes_own_cut_is_counted_but_not_held_against_it() -> None:
+    records = [record(i, responses=[{"prompt_truncated": True}]) for i in range(10)]
+    assert summary(records).invalid
+    row = summary(records, own_cut=True)
+    assert not row.invalid
+    assert row.counts["prompts_truncated"] == 10
+
+
+def test_an_interval_fits_its_values() -> None:
+    assert estimate([]) is None
+    proportion, mean = estimate([1.0, 0.0, 1.0]), estimate([0.5, 0.7, 0.9])
+    assert proportion is not None
+    assert mean is not None
+    assert (proportion.method, mean.method) == ("wilson", "student-t")
+    assert 0 <= proportion.low <= 2 / 3 <= proportion.high <= 1
+
+
+def test_tokens_are_added_up() -> None:
+    responses = [{"prompt_tokens": 5, "output_tokens": 2}, {"prompt_tokens": 7}]
+    assert summary([record(0, responses=responses)]).tokens == {"prompt": 12, "output": 2}

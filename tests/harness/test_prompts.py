@@ -1,0 +1,184 @@
+"""The exact bytes that a model sees: against protocols.md and lm-evaluation-harness itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qwen_eval.datasets import TaskData, open_data, take
+from qwen_eval.errors import UserError
+from qwen_eval.prompts import Renderer, prompts_digest
+from qwen_eval.taskspec import find_task
+from qwen_eval.types import Item
+
+ROW = {"question": " What is 2+2? ", "subject": "us_law", "choices": ["3", "4", "5", "6"]}
+TEST = [ROW | {"answer": 1}]
+DEV = [ROW | {"question": f"Q{i}", "answer": i % 4} for i in range(6)]
+
+
+def render(name: str, rows: dict[str, list[dict[str, Any]]] | None = None, **source: Any) -> Item:
+    """The first item of a task under a recipe, over given rows."""
+    spec, recipe = find_task(name)
+    data = TaskData(spec, "mirror", **source)
+    data._splits.update(rows or {})
+    return Renderer(data, recipe).render(data.samples()[0])
+
+
+# --- MMLU: protocols.md, "MMLU 5-shot" -------------------------------------------------------
+
+HEADER = "The following are multiple choice questions (with answers) about us law.\n\n"
+OPTIONS = "\nA. 3\nB. 4\nC. 5\nD. 6\nAnswer:"
+
+
+def test_mmlu_strict_is_lm_evals_text_with_five_shots() -> None:
+    item = render("mmlu", {"test": TEST, "dev": DEV})
+    shots = "".join(f"Q{i}{OPTIONS} {'ABCD'[i % 4]}\n\n" for i in range(5))
+    assert item.prompt.full_text == HEADER + shots + "What is 2+2?" + OPTIONS
+    assert item.prompt.prefix == HEADER + shots
+    assert item.options == (" A", " B", " C", " D")
+    assert (item.gold, item.target, item.prompt.max_tokens) == (1, "B", None)
+
+
+def test_mmlu_qwen_says_question_keeps_spaces_and_cuts_at_2048() -> None:
+    item = render("mmlu@qwen", {"test": TEST, "dev": DEV})
+    shots = "".join(f"Question: Q{i}{OPTIONS} {'ABCD'[i % 4]}\n\n" for i in range(5))
+    assert item.prompt.full_text == HEADER + shots + "Question:  What is 2+2? " + OPTIONS
+    assert item.prompt.max_tokens == 2048
+
+
+def test_mmlu_lm_eval_is_its_zero_shot_default() -> None:
+    item = render("mmlu@lm-eval", {"test": TEST, "dev": DEV})
+    assert item.prompt.full_text == HEADER + "What is 2+2?" + OPTIONS
+
+
+@pytest.mark.slow
+def test_mmlu_is_byte_equal_to_lm_evaluation_harness(mirror: Path) -> None:
+    # Its own task files and its own few-shot code, over the mirror's rows.
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import apply_template
+
+    spec, recipe = find_task("mmlu")
+    data = open_data(spec, mirror)
+    renderer = Renderer(data, recipe)
+    manager = TaskManager()
+    folder = Path(manager.task_index["mmlu_anatomy"].yaml_path).parent
+    shared = (folder / "_default_template_yaml").read_text()
+    template = yaml.safe_load(shared)
+    by_subject = {sample.group: sample for sample in data.samples()}
+    assert len(by_subject) == 57
+    for subject, sample in by_subject.items():
+        own = yaml.safe_load((folder / f"mmlu_{subject}.yaml").read_text())
+        shots = [row for row in data.rows("dev") if row["subject"] == subject][:5]
+        text = own["description"]
+        for row in shots:
+            answer = template["doc_to_choice"][row["answer"]]
+            text += apply_template(template["doc_to_text"], row) + " " + answer + "\n\n"
+        text += apply_template(template["doc_to_text"], dict(sample.row))
+        assert renderer.render(sample).prompt.full_text == text
+    assert template["fewshot_config"]["sampler"] == "first_n"
+
+
+# --- GSM8K ----------------------------------------------------------------------------------
+
+GSM = {"test": [{"question": "How many?", "answer": "1+1 = <<1+1=2>>2\n#### 2"}]}
+
+
+def test_gsm8k_strict_is_lm_evals_eight_exemplars() -> None:
+    import lm_eval
+
+    file = Path(lm_eval.__path__[0]) / "tasks" / "gsm8k" / "gsm8k-cot.yaml"
+    theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+    shots = theirs["fewshot_config"]["samples"]
+    assert len(shots) == 8
+    assert theirs["doc_to_text"] == "Q: {{question}}\nA:"
+    text = "".join(f"Q: {shot['question']}\nA: {shot['target']}\n\n" for shot in shots)
+    for name in ("gsm8k", "gsm8k@lm-eval"):
+        item = render(name, GSM)
+        assert item.prompt.full_text == text + "Q: How many?\nA:"
+        assert item.decoding.stop == tuple(theirs["generation_kwargs"]["until"])
+    assert render("gsm8k@lm-eval", GSM).decoding.max_tokens == 256
+    assert item.target == "2"
+
+
+def test_gsm8k_qwen_is_the_released_prompt_file(mirror: Path) -> None:
+    item = render("gsm8k@qwen", GSM, mirror=mirror)
+    released = (mirror / "gsm8k" / "qwen_8shot.txt").read_text(encoding="utf-8")
+    assert item.prompt.full_text == (released + "\nQuestion: How many?\nLet's think step by step\n")
+
+
+def test_gsm8k_qwen_without_a_mirror_says_what_it_needs() -> None:
+    with pytest.raises(UserError, match=r"qwen_8shot\.txt of a data mirror"):
+        render("gsm8k@qwen", GSM)
+
+
+# --- HumanEval ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["strict", "qwen", "lm-eval"])
+def test_humaneval_is_the_raw_prompt(recipe: str) -> None:
+    spec, _ = find_task("humaneval")
+    data = open_data(spec, None)
+    renderer = Renderer(data, recipe)
+    for sample in data.samples():
+        assert renderer.render(sample).prompt.full_text == sample.row["prompt"]
+
+
+def test_humaneval_lm_eval_stops_where_lm_eval_stops() -> None:
+    import lm_eval
+
+    folder = Path(lm_eval.__path__[0]) / "tasks" / "humaneval"
+    text = (folder / "humaneval.yaml").read_text(encoding="utf-8")
+    # `!function` tags are the harness's own; only plain values matter here.
+    theirs = yaml.safe_load(text.replace("!function", ""))
+    decoding = render(
+        "humaneval@lm-eval", {"test": open_data(find_task("humaneval")[0], None).rows("test")}
+    ).decoding
+    assert list(decoding.stop) == theirs["generation_kwargs"]["until"]
+    assert decoding.max_tokens == theirs["generation_kwargs"]["max_gen_toks"]
+
+
+# --- what holds for all ----------------------------------------------------------------------
+
+
+def test_a_row_without_a_column_is_named() -> None:
+    with pytest.raises(UserError, match=r"mmlu@strict, sample \w+: 'choices' is undefined"):
+        render("mmlu", {"test": [{"question": "x", "subject": "s", "answer": 0}], "dev": DEV})
+
+
+def test_too_few_exemplars_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds 3 exemplars for us_law, 5 are needed"):
+        render("mmlu", {"test": TEST, "dev": DEV[:3]}, mirror=tmp_path)
+
+
+def test_a_gold_outside_the_options_is_named() -> None:
+    with pytest.raises(UserError, match="gold 4 is no option"):
+        render("mmlu@lm-eval", {"test": [TEST[0] | {"answer": 4}]})
+
+
+def test_braces_in_a_question_are_text() -> None:
+    row = TEST[0] | {"question": "What does {{ 7*7 }} print? {% raw %}"}
+    item = render("mmlu@lm-eval", {"test": [row]})
+    assert "{{ 7*7 }} print? {% raw %}" in item.prompt.text
+
+
+def test_the_prompts_digest_sees_every_byte_and_no_order(mirror: Path) -> None:
+    spec, recipe = find_task("mmlu")
+    data = open_data(spec, mirror)
+    renderer = Renderer(data, recipe)
+    items = [renderer.render(sample) for sample in take(data.samples(), 50)]
+    digest = prompts_digest(items)
+    assert prompts_digest(items[::-1]) == digest
+    assert prompts_digest(items[1:]) != digest
+    other = Renderer(data, "qwen")
+    assert prompts_digest([other.render(item.sample) for item in items]) != digest
+
+
+def test_a_prompt_does_not_depend_on_the_limit(mirror: Path) -> None:
+    spec, recipe = find_task("gsm8k")
+    data = open_data(spec, mirror)
+    few = {s.id: Renderer(data, recipe).render(s).prompt for s in take(data.samples(), 5)}
+    many = {s.id: Renderer(data, recipe).render(s).prompt for s in take(data.samples(), 20)}
+    assert few.items() <= many.items()

@@ -1,0 +1,136 @@
+"""task.yaml: a closed schema whose errors name file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qwen_eval.errors import UserError
+from qwen_eval.taskspec import TASKS_DIR, find_task, load_spec, task_names
+
+GOOD = {
+    "name": "toy",
+    "version": 1,
+    "title": "a toy",
+    "licence": "MIT",
+    "solver": "choice",
+    "metric": "accuracy",
+    "splits": {"test": {"mirror": "toy/test.jsonl"}, "dev": {"mirror": "toy/dev.jsonl"}},
+    "gold": "{{ answer }}",
+    "target": "{{ answer }}",
+    "recipes": {
+        "strict": {
+            "version": 1,
+            "source": "here",
+            "item": "{{ question }}",
+            "options": ["A", "B"],
+            "scorer": "argmax",
+            "shots": {"count": 1, "split": "dev"},
+        }
+    },
+}
+
+
+def write(folder: Path, change: str = "", value: object = None) -> Path:
+    """GOOD with one key (dotted) replaced, or removed for None."""
+    raw = yaml.safe_load(yaml.safe_dump(GOOD))
+    if change:
+        *way, last = change.split(".")
+        place = raw
+        for key in way:
+            place = place[key]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    path = folder / "task.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path))
+    assert spec.name == "toy"
+    assert spec.recipes["strict"].gap == " "
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "named"),
+    [
+        ("colour", "red", "colour: unknown key"),
+        ("recipes.strict.colour", "red", "recipes.strict.colour: unknown key"),
+        ("title", None, "title"),
+        ("version", "two", "version"),
+        ("solver", "guess", "solver"),
+        ("gold", None, "gold"),
+        ("recipes.strict", None, "strict is missing"),
+        ("recipes.strict.options", ["A"], "at least two"),
+        ("recipes.strict.shots.split", "train", "train is not among splits"),
+        ("recipes.strict.shots.text", "also.txt", "exactly one of"),
+        ("recipes.strict.max_tokens", 0, "max_tokens"),
+        ("eval_split", "validation", "validation is not among splits"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: str, value: object, named: str) -> None:
+    path = write(tmp_path, change, value)
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert str(path) in str(error.value)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("name: toy\nversion: [1\ntitle: x\n", "line 3"),
+        ("name: toy\n\tversion: 1\n", "line 2"),
+        ("- a\n- b\n", "expected keys and values"),
+        ("", "expected keys and values"),
+    ],
+)
+def test_broken_yaml_names_its_line(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert "task.yaml" in str(error.value)
+    assert named in str(error.value)
+
+
+def test_the_digest_follows_every_byte(tmp_path: Path) -> None:
+    first = load_spec(write(tmp_path)).digest
+    assert load_spec(write(tmp_path)).digest == first
+    assert load_spec(write(tmp_path, "title", "another toy")).digest != first
+
+
+def test_names_find_tasks_and_recipes() -> None:
+    assert task_names() == ["gsm8k", "humaneval", "mmlu"]
+    assert find_task("mmlu")[1] == "strict"
+    assert find_task("mmlu@lm-eval")[1] == "lm-eval"
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("mlmu", "did you mean mmlu?"),
+        ("../mmlu", "unknown task"),
+        ("mmlu@loose", "known: mmlu@strict, mmlu@qwen, mmlu@lm-eval"),
+    ],
+)
+def test_unknown_names_come_with_a_way_out(name: str, named: str) -> None:
+    with pytest.raises(UserError) as error:
+        find_task(name)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mmlu", "gsm8k", "humaneval"])
+def test_every_task_has_the_three_recipes_with_a_source(name: str) -> None:
+    from qwen_eval.tasks.scorers import CUTS, SCORERS
+
+    spec = load_spec(TASKS_DIR / name / "task.yaml")
+    assert set(spec.recipes) == {"strict", "qwen", "lm-eval"}
+    assert all(recipe.source for recipe in spec.recipes.values())
+    known = {"choice": {"argmax"}, "generate": set(SCORERS), "code": set(CUTS)}[spec.solver]
+    assert set(spec.scorers()) <= known

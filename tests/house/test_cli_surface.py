@@ -1,0 +1,115 @@
+"""The command line as users and scripts know it: a change here is a change of contract."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from qwen_eval.cli.main import app
+
+SURFACE = {
+    "run": {
+        "--tasks",
+        "--model",
+        "--data",
+        "--out",
+        "--limit",
+        "--seed",
+        "--dtype",
+        "--device",
+        "--batch",
+        "--max-length",
+        "--ntk",
+        "--no-ntk",
+        "--logn",
+        "--no-logn",
+        "--window",
+        "--no-window",
+        "--plan",
+        "--json",
+    },
+    "rescore": {"--data", "--json", "folder"},
+    "tasks": {"--json"},
+    "models": set(),
+    "models pull": {"name"},
+    "data check": {"--tasks", "--data"},
+    "data pull": {"--tasks", "--to"},
+    "perf": {"--model", "--dtype", "--json"},
+    "chat": {
+        "--model",
+        "--system",
+        "--dtype",
+        "--max-tokens",
+        "--temperature",
+        "--top-p",
+        "--seed",
+    },
+}
+
+
+def found() -> dict[str, set[str]]:
+    """Every command with its options and arguments."""
+    surface: dict[str, set[str]] = {}
+
+    def walk(command, name: str) -> None:
+        inner = getattr(command, "commands", None)
+        if inner is None or getattr(command, "invoke_without_command", False):
+            names = {
+                text
+                for parameter in command.params
+                for text in (*parameter.opts, *parameter.secondary_opts)
+            }
+            surface[name] = names - {"--help", "-h", "--version"}
+        for sub, child in (inner or {}).items():
+            walk(child, f"{name} {sub}".strip())
+
+    walk(typer.main.get_command(app), "")
+    return surface
+
+
+def test_commands_and_options_are_these() -> None:
+    assert found() == SURFACE
+
+
+@pytest.mark.parametrize("heavy", ["torch", "transformers", "numpy", "pandas", "lm_eval"])
+def test_help_loads_nothing_heavy(heavy: str) -> None:
+    code = (
+        "import sys; sys.argv = ['qwen-eval', '--help']\n"
+        "from qwen_eval.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"sys.exit({heavy!r} in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, f"--help imports {heavy}"
+
+
+def test_help_of_every_command_answers() -> None:
+    for name in SURFACE:
+        done = subprocess.run(
+            [sys.executable, "-m", "qwen_eval", *name.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+
+
+def test_help_needs_little_work() -> None:
+    # Processor time, not wall time: a busy machine must not fail this.
+    began = time.process_time()
+    before = _children()
+    subprocess.run([sys.executable, "-m", "qwen_eval", "--help"], capture_output=True, check=True)
+    assert _children() - before + time.process_time() - began < 1.0
+
+
+def _children() -> float:
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,1 @@
+"""From raw documents to aligned checkpoints (paper sections 2 and 3)."""
