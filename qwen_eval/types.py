@@ -88,7 +88,8 @@ class JudgeRequest:
 
     `candidate` is the whole program; `tests` defines `check(candidate)`; `entry_point` names the
     function under test. `preamble` is trusted code that the tests may use (the prompt's own
-    helpers), so that a candidate cannot replace them. Time in seconds.
+    helpers), so that a candidate cannot replace them. `timeout`: seconds of processor time, for
+    the candidate and for the tests.
     """
 
     candidate: str
@@ -107,8 +108,9 @@ FinishReason = Literal["stop", "length", "scored", "judged", "error"]
 class Response:
     """The answer to one request. A failed item has `error` set and never stops its neighbours.
 
-    `logprobs`: natural-log probabilities, for a GenerateRequest one per new token, for a
-    LoglikelihoodRequest one sum per continuation, for a PerplexityRequest one per token.
+    `logprobs`: natural-log probabilities, for a GenerateRequest one per new token (or none, where
+    the backend shows none), for a LoglikelihoodRequest one sum per continuation, for a
+    PerplexityRequest one per token.
     `token_counts`: tokens of each continuation. `greedy`: whether each continuation is what
     greedy decoding would have written. Counts are in tokens.
     """

@@ -6,11 +6,14 @@ of tasks, scores or run directories. Backends are imported only when named.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from qwen_eval.errors import UserError
+from qwen_eval.fileio import file_hash
 from qwen_eval.types import ModelRequest, Response
 
 
@@ -73,6 +76,14 @@ class BackendOptions:
     max_length: int | None = None
     seed: int = 0
     context: dict[str, bool] = field(default_factory=dict)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A hash of the weights and the tokenizer in a model folder; empty if it is none."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json")])
+    if not files:
+        return ""
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:16]
 
 
 REGISTRY = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -188,7 +189,7 @@ def test_a_tensor_of_the_wrong_shape(broken: Path) -> None:
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 1535}))
     line = refused_model(broken)
-    assert "has shape [1536, 576], config.json asks for [1535, 576]" in line
+    assert re.search(r"tensor \S+ has shape \[.*1536.*\], config.json asks for \[.*1535.*\]", line)
 
 
 def test_a_config_that_is_no_json(broken: Path) -> None:

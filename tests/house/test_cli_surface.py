@@ -32,11 +32,11 @@ SURFACE = {
         "--plan",
         "--json",
     },
-    "rescore": {"--data", "--json", "folder"},
+    "rescore": {"--data", "--show", "--json", "run"},
     "tasks": {"--json"},
     "models": set(),
     "models pull": {"name"},
-    "data check": {"--tasks", "--data"},
+    "data check": {"--data"},
     "data pull": {"--tasks", "--to"},
     "perf": {"--model", "--dtype", "--json"},
     "chat": {

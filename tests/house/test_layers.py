@@ -20,6 +20,7 @@ CORE_LAYERS = {
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
     **dict.fromkeys(("runner", "gate", "perf"), 3),
     "cli": 4,
+    "__main__": 4,
 }
 # What a folder may import of the project beyond itself and the leaves.
 ALLOWED = {
