@@ -1,0 +1,83 @@
+"""The README's commands run, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import qwen_eval
+from tests.model.toy_folder import toy_checkpoint
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+# These need a network or a server; what they would do is asked instead.
+FAR = ("hf:", "openai:", "models pull")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Path:
+    """A folder with what the README's commands name: ./data and ./my-checkpoint."""
+    folder: Path = tmp_path_factory.mktemp("home")
+    (folder / "data").symlink_to(mirror)
+    toy_checkpoint(folder / "my-checkpoint", max_length=8192, trained_length=8192)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("qwen-eval")])
+def test_command(command: str, home: Path, smollm2: Path) -> None:
+    words = shlex.split(command)[1:]
+    if words[0] == "run":
+        # Fewer questions; the last --limit counts.
+        words += ["--limit", "3"] if "--plan" not in words else []
+        if any(far in command for far in FAR):
+            words.append("--plan")
+    elif any(far in command for far in FAR):
+        words.append("--help")
+    done = qwen_eval(*words, cwd=home, stdin="")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_make_targets_exist() -> None:
+    targets = {c.split()[1] for c in COMMANDS if c.startswith("make ")}
+    assert {"eval", "test"} <= targets
+    for target in targets:
+        done = subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_one_of_these() -> None:
+    assert len(COMMANDS) > 12
+    assert all(command.startswith(("make ", "qwen-eval ")) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/performance.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{name}: {target}"
+
+
+def test_it_names_the_exit_codes_that_exist() -> None:
+    from qwen_eval import errors
+
+    for kind in (errors.UserError, errors.RefusedError, errors.InfrastructureError):
+        assert re.search(rf"\b{kind.exit_code} \w", TEXT)
+
+
+def test_it_says_that_the_default_model_is_quantised() -> None:
+    assert "Q4_1" in TEXT
