@@ -32,7 +32,11 @@ def answers(folder: Path) -> list[SampleRecord]:
 
 
 def run_killed(command: list[str], out: Path, longest: float, kills: int) -> list[int]:
-    """Start and kill until so many kills have hit a living run; samples on disk after each."""
+    """Start and kill until so many kills have hit a living run; samples on disk after each.
+
+    The first part of a run is Python's own start and loading, where nothing can be lost: fewer
+    kills than moments are spent there.
+    """
     rng = random.Random(5)
     kept: list[int] = []
     before: dict[str, SampleRecord] = {}
@@ -41,7 +45,7 @@ def run_killed(command: list[str], out: Path, longest: float, kills: int) -> lis
             command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
-            process.wait(rng.uniform(0, longest))
+            process.wait(rng.uniform(0.3 * longest, longest))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -93,13 +97,15 @@ def check(model: Path, mirror: Path, folder: Path, tasks: list[str], kills: int)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_twenty_kills_of_a_toy(mirror: Path, tmp_path: Path) -> None:
     model = toy_checkpoint(tmp_path / "model", max_length=8192, trained_length=8192)
-    check(model, mirror, tmp_path, ["--tasks", "mmlu,gsm8k", "--limit", "40", "--batch", "4"], 20)
+    tasks = ["--tasks", "mmlu@lm-eval,gsm8k", "--limit", "12", "--batch", "2"]
+    check(model, mirror, tmp_path, tasks, 20)
 
 
 @pytest.mark.slow
 @pytest.mark.smollm2
 @pytest.mark.timeout(1800)
-def test_twenty_kills_of_a_real_model(mirror: Path, smollm2: Path, tmp_path: Path) -> None:
+def test_kills_of_a_real_model(mirror: Path, smollm2: Path, tmp_path: Path) -> None:
     check(smollm2, mirror, tmp_path, ["--tasks", "mmlu,gsm8k", "--limit", "4"], REAL_KILLS)
