@@ -7,6 +7,7 @@ the seam between prompt and option is its own.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,12 +46,13 @@ class LmEvalBackend(QueuedBackend):
         name, _, arguments = target.partition(",")
         batch = options.batch or DEFAULT_BATCH
         wishes: dict[str, Any] = {"batch_size": batch, "max_length": options.max_length}
-        wishes["device"] = None if options.device == "auto" else options.device
         wishes["dtype"] = None if options.dtype == "auto" else options.dtype
         given = {argument.partition("=")[0] for argument in arguments.split(",")}
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                lm = get_model(name).create_from_arg_string(
+                model = get_model(name)
+                wishes["device"] = _device(model, options.device)
+                lm = model.create_from_arg_string(
                     arguments, {key: value for key, value in wishes.items() if key not in given}
                 )
         except Exception as error:  # each of its models raises types of its own
@@ -158,3 +160,13 @@ class LmEvalBackend(QueuedBackend):
     def _is_cut(self, context: str, prompt: Prompt, behind: int) -> bool:
         too_long = self._tokens(context) + behind > (self._info.max_length or sys.maxsize)
         return too_long or (not prompt.messages and context != prompt.full_text)
+
+
+def _device(model: Any, wish: str) -> str | None:
+    """Its models on a local device take cuda unless told, whether there is any or not."""
+    if wish != "auto":
+        return wish
+    import torch
+
+    local = "device" in inspect.signature(model.__init__).parameters
+    return ("cuda" if torch.cuda.is_available() else "cpu") if local else None

@@ -48,7 +48,7 @@ def native(folder: Path) -> Iterator[Backend]:
 
 @pytest.fixture(scope="module", params=["hf", "lm_eval"])
 def peer(request: pytest.FixtureRequest, folder: Path) -> Iterator[Backend]:
-    target = {"hf": str(folder), "lm_eval": f"hf,pretrained={folder},device=cpu"}[request.param]
+    target = {"hf": str(folder), "lm_eval": f"hf,pretrained={folder}"}[request.param]
     backend = open_backend(request.param, target, BackendOptions(dtype="float32", batch=3))
     yield backend
     backend.close()

@@ -138,7 +138,12 @@ def test_ctrl_c_keeps_what_was_done(mirror: Path, smollm2: Path, tmp_path: Path)
     command = ["run", "--tasks", "mmlu", "--model", str(smollm2), "--data", str(data)]
     command += ["--out", str(out), "--batch", "1"]
     with subprocess.Popen(
-        [*PROGRAM, *command], env=environment(), stderr=subprocess.PIPE, text=True
+        [*PROGRAM, *command],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test runner started in the background ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         deadline = time.monotonic() + 120
         samples = out / "samples.jsonl"

@@ -45,7 +45,7 @@ def test_command(command: str, home: Path, smollm2: Path) -> None:
             words.append("--plan")
     elif any(far in command for far in FAR):
         words.append("--help")
-    done = qwen_eval(*words, cwd=home, stdin="")
+    done = qwen_eval(*words, cwd=home, stdin="Hello\n" if words[0] == "chat" else "")
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
