@@ -61,41 +61,6 @@ def run_killed(command: list[str], out: Path, longest: float, kills: int) -> lis
     return kept
 
 
-def run_killed(command: list[str], out: Path, longest: float, kills: int) -> list[int]:
-    """Start and kill until so many kills have hit a living run; samples on disk after each.
-
-    The first part of a run is Python's own start and loading, where nothing can be lost: fewer
-    kills than moments are spent there.
-    """
-    rng = random.Random(5)
-    kept: list[int] = []
-    before: dict[str, SampleRecord] = {}
-    while len(kept) < kills:
-        process = subprocess.Popen(
-            command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        try:
-            process.wait(rng.uniform(0.3 * longest, longest))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            there = {
-                r.id: r for r in (read_samples(out) if (out / "samples.jsonl").exists() else [])
-            }
-            assert before.items() <= there.items(), "a finished sample was lost or changed"
-            assert not (out / "DONE").exists()
-            before = there
-            kept.append(len(there))
-        else:
-            assert process.stderr is not None
-            assert process.returncode == 0, process.stderr.read()
-            shutil.rmtree(out)  # it came through: begin a new one
-            before = {}
-        if process.stderr is not None:
-            process.stderr.close()
-    return kept
-
-
 def check(model: Path, mirror: Path, folder: Path, tasks: list[str], kills: int) -> None:
     command = [*PROGRAM, "run", "--model", str(model), "--data", str(mirror), *tasks]
     command += ["--dtype", "float32", "--out"]
