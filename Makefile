@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 
 eval: $(READY)
 	$(BIN)/qwen-eval models pull smollm2
-	$(BIN)/qwen-eval run --tasks mmlu,humaneval --model smollm2 --limit 40 --out runs/make-eval
+	$(BIN)/qwen-eval run --tasks mmlu,humaneval --model smollm2 --limit 40
 
 test: $(READY)
 	$(BIN)/qwen-eval models pull smollm2

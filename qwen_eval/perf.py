@@ -5,12 +5,14 @@ Asked through the backend protocol like any task, so the figures are what a run 
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from qwen_eval.backends.base import Backend
-from qwen_eval.errors import InfrastructureError
+from qwen_eval.errors import InfrastructureError, UserError
 from qwen_eval.types import (
     Decoding,
     GenerateRequest,
@@ -20,6 +22,8 @@ from qwen_eval.types import (
     Response,
 )
 
+SECONDS = 20.0
+BATCHES = (1, 8, 32)
 WORDS = "the old harbour lay quiet while seven small boats came home under a grey evening sky "
 
 
@@ -37,22 +41,36 @@ class Speed:
         return self.tokens / self.seconds
 
 
-def measure(backend: Backend, batches: Sequence[int] = (1, 8, 32)) -> list[Speed]:
+def measure(backend: Backend, seconds: float = SECONDS) -> Iterator[Speed]:
     """Prefill of eight prompts of about 600 tokens, then decoding of 32 tokens at each batch.
 
-    Every prompt begins differently, so no shared prefix flatters the figure.
+    A slow machine is asked for less, and not for large batches, so that all of it takes about
+    `seconds` at most. Every prompt begins differently, so no shared prefix flatters the figure.
+    Raises UserError if the model counts no tokens.
     """
-    text = WORDS * 35
-    scored = [LoglikelihoodRequest(Prompt(f"Story {i}. {text}"), (" A", " B")) for i in range(8)]
-    _drain(backend, scored[:1])  # the first pass pays for memory and kernels
-    speeds = [_timed(backend, "prefill", scored, lambda r: r.prompt_tokens)]
-    for batch in batches:
-        requests = [
-            GenerateRequest(Prompt(f"Story {i}. {WORDS}"), Decoding(max_tokens=32))
-            for i in range(batch)
+    stories, share = itertools.count(), seconds / (1 + len(BATCHES))
+
+    def score(words: int) -> list[ModelRequest]:
+        # In WORDS: 35 make a prompt, fewer a short one.
+        texts = [
+            f"Story {next(stories)}. {WORDS * min(words, 35)}" for _ in range(max(words // 35, 1))
         ]
-        speeds.append(_timed(backend, f"decode x{batch}", requests, lambda r: r.output_tokens))
-    return speeds
+        return [LoglikelihoodRequest(Prompt(text), (" A", " B")) for text in texts]
+
+    def write(batch: int, tokens: int) -> list[ModelRequest]:
+        # A short prompt, so that decoding is all that is measured.
+        prompts = [Prompt(f"Story {next(stories)}.") for _ in range(batch)]
+        return [GenerateRequest(prompt, Decoding(max_tokens=tokens)) for prompt in prompts]
+
+    _drain(backend, score(1))  # the first pass pays for memory and kernels
+    yield _grown(backend, "prefill", score, (4, 16, 35, 70, 280), share)
+    rate = float("inf")
+    for batch in BATCHES:
+        if 2 * batch / rate > share:
+            return
+        speed = _grown(backend, f"decode x{batch}", partial(write, batch), (2, 8, 32), share)
+        rate = speed.rate
+        yield speed
 
 
 def matmul_rate(dtype: str, rows: int = 512, size: int = 1024) -> float:
@@ -69,15 +87,33 @@ def matmul_rate(dtype: str, rows: int = 512, size: int = 1024) -> float:
     return 2 * rows * size * size / best
 
 
-def _timed(
+def _grown(
     backend: Backend,
     name: str,
-    requests: Sequence[ModelRequest],
-    tokens: Callable[[Response], int],
+    make: Callable[[int], list[ModelRequest]],
+    sizes: Sequence[int],
+    share: float,
 ) -> Speed:
+    """The largest of the sizes that is expected to end within `share` seconds, all counted."""
+    began = time.perf_counter()
+    speed, last = _timed(backend, name, make(sizes[0])), sizes[0]
+    for size in sizes[1:]:
+        if time.perf_counter() - began + speed.seconds * size / last > share:
+            break
+        speed, last = _timed(backend, name, make(size)), size
+    return speed
+
+
+def _timed(backend: Backend, name: str, requests: Sequence[ModelRequest]) -> Speed:
     began = time.perf_counter()
     responses = _drain(backend, requests)
-    return Speed(name, sum(map(tokens, responses)), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    tokens = sum(r.prompt_tokens if name == "prefill" else r.output_tokens for r in responses)
+    if not tokens:
+        raise UserError(
+            f"perf: {backend.info().name} counts no tokens, there is nothing to measure"
+        )
+    return Speed(name, tokens, seconds)
 
 
 def _drain(backend: Backend, requests: Sequence[ModelRequest]) -> list[Response]:

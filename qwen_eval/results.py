@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import Journal, canonical_json, read_jsonl, text_hash, write_atomic
+from qwen_eval.fileio import (
+    Journal,
+    canonical_json,
+    is_temporary,
+    read_jsonl,
+    text_hash,
+    write_atomic,
+)
 from qwen_eval.types import Item, Response, Score
 
 if TYPE_CHECKING:
@@ -157,9 +164,10 @@ class RunWriter:
                 if record.status != "error":
                     self.done[record.task, record.id] = record
         self.resumed = len(self.done)
-        (folder / "DONE").unlink(missing_ok=True)
-        self._write("prompts.json", {text_hash(p): p for p in sorted(set(prefixes))})
+        self._open_again()
+        # run.json comes first: a folder with anything else and without it is nobody's run.
         self._write_info()
+        self._write("prompts.json", {text_hash(p): p for p in sorted(set(prefixes))})
         self._journal = Journal(journal)
 
     def add(self, record: SampleRecord) -> None:
@@ -181,10 +189,16 @@ class RunWriter:
         self._journal.close()
         self._write_info()
 
+    def _open_again(self) -> None:
+        try:
+            (self.folder / "DONE").unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {self.folder}: cannot be written ({error.strerror})") from error
+
     def _check_same_run(self) -> list[dict[str, Any]]:
         path = self.folder / "run.json"
         if not path.exists():
-            if any(self.folder.iterdir()):
+            if any(not is_temporary(entry) for entry in self.folder.iterdir()):
                 raise UserError(f"--out {self.folder}: not empty and not a run; choose another")
             return []
         there = read_info(self.folder)
@@ -211,9 +225,13 @@ def read_info(folder: Path) -> RunInfo:
     raw = _read_json(folder / "run.json")
     try:
         tasks = {name: TaskInfo(**task) for name, task in raw.pop("tasks").items()}
-        return RunInfo(**raw, tasks=tasks)
+        info = RunInfo(**raw, tasks=tasks)
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{folder / 'run.json'}: not a run of this version ({error})") from error
+    kept = (info.model, info.settings, info.environment)
+    if not (all(isinstance(k, dict) for k in kept) and _is_list_of_dicts(info.invocations)):
+        raise UserError(f"{folder / 'run.json'}: damaged; restore it or run anew elsewhere")
+    return info
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -229,10 +247,16 @@ def read_samples(folder: Path) -> list[SampleRecord]:
     for number, raw in enumerate(read_jsonl(path, torn_end=True), 1):
         try:
             record = SampleRecord(**raw)
+            if not (isinstance(record.values, dict) and _is_list_of_dicts(record.responses)):
+                raise TypeError("values or responses of another type")
         except TypeError as error:
             raise UserError(f"{path}, line {number}: not a sample record ({error})") from error
         records[record.task, record.id] = record
     return list(records.values())
+
+
+def _is_list_of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ One-shot tasks and long conversations so share one continuous batch. Knows nothi
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from qwen_eval.backends.base import Backend
@@ -83,7 +84,8 @@ class Runner:
                     return
         finally:
             if self._pool:
-                self._pool.shutdown(wait=True, cancel_futures=True)
+                # Whoever opened the judge closes it, which ends what still runs.
+                self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, item: Item) -> None:
         live = _Live(item, self._solve(item))
@@ -105,6 +107,9 @@ class Runner:
             self._judged[self._pool.submit(self._judge.judge, request)] = live
 
     def _deliver(self, live: _Live, response: Response) -> None:
+        if not all(map(math.isfinite, response.logprobs)):
+            reason = "the model gave a log-probability that is not a finite number"
+            response = replace(response, logprobs=(), error=response.error or reason)
         live.responses.append(response)
         if response.error is not None:
             self._fail(live, response.error)
@@ -129,6 +134,9 @@ class Runner:
             self._deliver(self._judged.pop(future), future.result())
 
     def _end(self, live: _Live, score: Score) -> None:
+        if not all(map(math.isfinite, score.values.values())):
+            self._fail(live, "the scorer gave a value that is not a finite number")
+            return
         self._finished.append(Finished(live.item, live.responses, score))
 
     def _fail(self, live: _Live, reason: str) -> None:
@@ -141,7 +149,8 @@ class Runner:
 def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = None) -> Score:
     """Drive one solver with the replies a run has stored; programs are judged anew.
 
-    A solver that asks for more than is stored ends in an error score.
+    Ends in an error score where more is asked than is stored, where the judge fails, or where the
+    solver does.
     """
     stored = iter([response for response in responses if response.finish_reason != "judged"])
     try:
@@ -152,10 +161,12 @@ def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = 
                 response: Response | None = judge.judge(request)
             else:
                 response = next(stored, None)
-            if response is None:
+            if response is None or response.error is not None:
                 solver.close()
                 return Score({}, status="error")
             request = solver.send(response)
     except StopIteration as end:
         score: Score = end.value
         return score
+    except Exception:
+        return Score({}, status="error")

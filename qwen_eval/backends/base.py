@@ -62,7 +62,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """The user's wishes; a backend warns about those it cannot honour.
+    """The user's wishes; a backend refuses those it cannot honour (`refuse_flags`).
 
     `batch`: sequences computed at a time (None: the backend chooses). `dtype`: auto, float32 or
     bfloat16. `device`: auto, cpu or cuda. `max_length`: tokens of context, None for the model's
@@ -78,12 +78,50 @@ class BackendOptions:
     context: dict[str, bool] = field(default_factory=dict)
 
 
+def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:
+    """Raises UserError for a flag that would change nothing: the result would be another's.
+
+    Only our own model can be switched; `ignored` names what else the backend cannot honour.
+    """
+    for name, value in options.context.items():
+        flag = f"--{name}" if value else f"--no-{name}"
+        raise UserError(f"{flag}: {kind} models cannot be switched; use a folder (native backend)")
+    for name in ignored:
+        if (value := getattr(options, name)) != getattr(BackendOptions, name):
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise UserError(f"{flag}: changes nothing of {kind} models; leave it out")
+
+
+def model_name(target: str) -> str:
+    """The last part of a folder or hub id; a folder's own name where it is written as `.`."""
+    path = Path(target)
+    return (path.resolve() if path.is_dir() else path).name
+
+
+# What makes a checkpoint what it is: weights, settings, tokenizer, chat template. An index of
+# shards says nothing new, and other files of a folder (notes, logs, results) may come and go.
+_PARTS = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "*.tiktoken",
+    "*.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.*",
+)
+
+
 def folder_fingerprint(folder: Path) -> str:
-    """A hash of the weights and the tokenizer in a model folder; empty if it is none."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json")])
-    if not files:
+    """A hash of the names and bytes of all parts of a model folder; empty if it has no weights."""
+    files = sorted({path for part in _PARTS for path in folder.glob(part) if path.is_file()})
+    if not any(path.suffix == ".safetensors" for path in files):
         return ""
-    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:16]
+    lines = [f"{path.name} {file_hash(path)}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 REGISTRY = {

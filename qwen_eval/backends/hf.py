@@ -19,9 +19,15 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from qwen_eval.backends.base import BackendInfo, BackendOptions, folder_fingerprint
+from qwen_eval.backends.base import (
+    BackendInfo,
+    BackendOptions,
+    folder_fingerprint,
+    model_name,
+    refuse_flags,
+)
 from qwen_eval.backends.encoding import PromptEncoder
-from qwen_eval.backends.queued import QueuedBackend, refuse_switches
+from qwen_eval.backends.queued import QueuedBackend
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
     Decoding,
@@ -52,7 +58,7 @@ class HfBackend(QueuedBackend):
     @classmethod
     def open(cls, target: str, options: BackendOptions) -> HfBackend:
         """A folder or a hub id. Raises UserError when it cannot be loaded."""
-        refuse_switches(options, "hf:")
+        refuse_flags(options, "hf:")
         device = options.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,15 +71,20 @@ class HfBackend(QueuedBackend):
         except Exception as error:  # the library raises many unrelated types
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(f"--model hf:{target}: cannot be loaded ({reason})") from error
-        own_length = getattr(model.config, "max_position_embeddings", None) or 2048
+        own_length = getattr(model.config, "max_position_embeddings", None)
+        if options.max_length and own_length and options.max_length > own_length:
+            raise UserError(
+                f"--max-length {options.max_length}: this model's context is {own_length} tokens; "
+                "take less"
+            )
         info = BackendInfo(
-            name=Path(target).name,
+            name=model_name(target),
             fingerprint=folder_fingerprint(Path(target))
             or str(getattr(model.config, "_commit_hash", None) or ""),
             tokenizer=type(tokenizer).__name__,
             dtype=str(model.dtype).removeprefix("torch."),
             device=device,
-            max_length=min(options.max_length or own_length, own_length),
+            max_length=options.max_length or own_length or 2048,
             concurrency=8 * (options.batch or DEFAULT_BATCH),
             detail={"backend": "hf", "architecture": type(model).__name__},
         )

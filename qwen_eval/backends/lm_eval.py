@@ -16,8 +16,14 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 
-from qwen_eval.backends.base import BackendInfo, BackendOptions, folder_fingerprint
-from qwen_eval.backends.queued import QueuedBackend, refuse_switches
+from qwen_eval.backends.base import (
+    BackendInfo,
+    BackendOptions,
+    folder_fingerprint,
+    model_name,
+    refuse_flags,
+)
+from qwen_eval.backends.queued import QueuedBackend
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
     GenerateRequest,
@@ -42,7 +48,7 @@ class LmEvalBackend(QueuedBackend):
     @classmethod
     def open(cls, target: str, options: BackendOptions) -> LmEvalBackend:
         """`NAME,key=value,...`. Raises UserError when the model cannot be made."""
-        refuse_switches(options, "lm_eval:")
+        refuse_flags(options, "lm_eval:")
         name, _, arguments = target.partition(",")
         batch = options.batch or DEFAULT_BATCH
         wishes: dict[str, Any] = {"batch_size": batch, "max_length": options.max_length}
@@ -62,7 +68,7 @@ class LmEvalBackend(QueuedBackend):
             (part[11:] for part in arguments.split(",") if part.startswith("pretrained=")), ""
         )
         info = BackendInfo(
-            name=Path(folder).name or name,
+            name=model_name(folder) if folder else name,
             fingerprint=folder_fingerprint(Path(folder)) if folder else "",
             tokenizer=str(getattr(lm, "tokenizer_name", "")).replace("/", "__"),
             dtype=str(getattr(getattr(lm, "model", None), "dtype", "")).removeprefix("torch."),
@@ -146,7 +152,10 @@ class LmEvalBackend(QueuedBackend):
         if prompt.max_tokens is None:
             return text
         if not hasattr(self._lm, "tok_decode"):
-            raise ValueError("the recipe cuts prompts by tokens and this model shows no tokenizer")
+            raise UserError(
+                f"this recipe cuts prompts to {prompt.max_tokens} tokens and this model shows no "
+                "tokenizer; use a recipe without max_prompt_tokens (@strict), hf: or a folder"
+            )
         ids = self._lm.tok_encode(text)
         if len(ids) <= prompt.max_tokens:
             return text

@@ -4,6 +4,7 @@
 for the same seed and prompt; `mock:FILE` follows rules, JSON lines such as
 {"contains": "2 + 2", "text": "4"} or {"contains": "capital", "choice": 1}. The first rule whose
 `contains` stands in the prompt answers; a list of texts is used up one by one, the last one stays.
+{"error": "timeout"} fails the request, and so does a rule that has no answer of the kind asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from qwen_eval.backends.base import BackendInfo, BackendOptions
+from qwen_eval.backends.base import BackendInfo, BackendOptions, refuse_flags
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash, read_jsonl
 from qwen_eval.types import GenerateRequest, LoglikelihoodRequest, ModelRequest, Response
@@ -33,6 +34,7 @@ class MockBackend:
     @classmethod
     def open(cls, target: str, options: BackendOptions) -> MockBackend:
         """`oracle`, `random`, or a file of rules. Raises UserError naming a bad line."""
+        refuse_flags(options, "mock:", "dtype", "device", "max_length")
         if target in ("oracle", "random"):
             return cls(target, [], options.seed, f"{target}-{options.seed}")
         path = Path(target)
@@ -40,10 +42,8 @@ class MockBackend:
             raise UserError(f"--model mock:{target}: no such file; also known: oracle, random")
         rules = list(read_jsonl(path))
         for number, rule in enumerate(rules, 1):
-            if not rule.keys() <= {"contains", "text", "choice", "error"}:
-                raise UserError(
-                    f"{path}, line {number}: a rule has contains and one of text, choice, error"
-                )
+            if fault := _fault(rule):
+                raise UserError(f"{path}, line {number}: {fault}")
         return cls("script", rules, options.seed, file_hash(path)[:16])
 
     def submit(self, request: ModelRequest) -> int:
@@ -81,9 +81,12 @@ class MockBackend:
             chosen = self._rng(request.prompt.full_text).randrange(options)
         else:
             rule = self._rule(request.prompt.full_text)
-            if rule is None or "choice" not in rule:
-                return Response(finish_reason="error", error="no rule of the script answers this")
-            chosen = int(rule["choice"])
+            if "choice" not in rule:
+                return _unanswered(rule)
+            chosen = rule["choice"]
+            if not 0 <= chosen < options:
+                reason = f"the script chooses {chosen} of 0 to {options - 1}"
+                return Response(finish_reason="error", error=reason)
         high, low = math.log(0.9), math.log(0.1 / max(options - 1, 1))
         return Response(
             logprobs=tuple(high if i == chosen else low for i in range(options)),
@@ -98,10 +101,8 @@ class MockBackend:
             text = f" The answer is {self._rng(request.prompt.full_text).randrange(100)}."
         else:
             rule = self._rule(request.prompt.full_text)
-            if rule is None or "text" not in rule:
-                reason = rule.get("error") if rule else None
-                reason = reason or "no rule of the script answers this"
-                return Response(finish_reason="error", error=reason)
+            if "text" not in rule:
+                return _unanswered(rule)
             text = self._next_text(rule)
         cuts = [i for stop in request.decoding.stop if (i := text.find(stop)) >= 0]
         return Response(
@@ -110,16 +111,38 @@ class MockBackend:
             output_tokens=len(text.split()),
         )
 
-    def _rule(self, prompt: str) -> dict[str, Any] | None:
-        return next((r for r in self._rules if str(r.get("contains", "")) in prompt), None)
+    def _rule(self, prompt: str) -> dict[str, Any]:
+        return next((rule for rule in self._rules if rule.get("contains", "") in prompt), {})
 
     def _next_text(self, rule: dict[str, Any]) -> str:
         texts = rule["text"] if isinstance(rule["text"], list) else [rule["text"]]
         turn = self._used.get(id(rule), 0)
         self._used[id(rule)] = turn + 1
-        return str(texts[min(turn, len(texts) - 1)])
+        text: str = texts[min(turn, len(texts) - 1)]
+        return text
 
     def _rng(self, text: str) -> random.Random:
         # From the prompt, not from the order of asking: resumed runs guess alike.
         digest = hashlib.sha256(f"{self._seed}\0{text}".encode("utf-8", "surrogatepass"))
         return random.Random(digest.digest())
+
+
+def _fault(rule: dict[str, Any]) -> str | None:
+    """What is wrong with a rule of a script."""
+    texts = rule.get("text", "")
+    if not rule.keys() <= {"contains", "text", "choice", "error"} or not rule.keys() - {"contains"}:
+        return "a rule has contains and one of text, choice, error"
+    if not all(isinstance(rule.get(key, ""), str) for key in ("contains", "error")):
+        return "contains and error are texts"
+    if not all(isinstance(text, str) for text in (texts if isinstance(texts, list) else [texts])):
+        return "text is a text or a list of texts"
+    if texts == []:
+        return "text is an empty list; give at least one text"
+    if type(rule.get("choice", 0)) is not int:
+        return "choice is the number of an option, from 0"
+    return None
+
+
+def _unanswered(rule: dict[str, Any]) -> Response:
+    reason = rule.get("error") or "no rule of the script answers this"
+    return Response(finish_reason="error", error=reason)

@@ -60,15 +60,19 @@ class NativeBackend:
         folder = Path(target)
         device = _device(options.device)
         dtype = _dtype(options.dtype, device)
-        config = load_config(folder).with_context(**options.context, max_length=options.max_length)
+        released = load_config(folder)
+        config = released.with_context(**options.context, max_length=options.max_length)
         tokenizer = load_tokenizer(folder)
-        fingerprint = hashlib.sha256(tokenizer.fingerprint.encode())
+        # Not the files but what was read from them: a RoPE base or a stop id changes the model.
+        identity = [released, tokenizer.fingerprint, sorted(tokenizer.stop_ids), tokenizer.bos_id]
+        identity += [tokenizer.start_id, tokenizer.default_system]
+        fingerprint = hashlib.sha256(repr(identity).encode())
         for file in weight_files(folder):
             fingerprint.update(file_hash(file).encode())
         model = load_model(folder, dtype, device, config)
         engine = Engine(model, max_sequences=options.batch or DEFAULT_BATCH)
         info = BackendInfo(
-            name=folder.name,
+            name=folder.resolve().name,
             fingerprint=fingerprint.hexdigest()[:16],
             tokenizer=tokenizer.fingerprint,
             dtype=str(dtype).removeprefix("torch."),
@@ -143,12 +147,14 @@ class NativeBackend:
             ids, truncated = _fit(prompt, room, request.prompt)
             scored = ScoreContinuations(tuple(ids), tuple(map(tuple, options)))
             return self.engine.submit(scored), len(ids), truncated
-        ids, truncated = _fit(
-            self._encode_prompt(request.prompt),
-            limit - request.decoding.max_tokens,
-            request.prompt,
-        )
         d = request.decoding
+        if d.max_tokens >= limit:  # so it is for every sample: nothing needs to be asked
+            raise UserError(
+                f"replies of up to {d.max_tokens} tokens do not fit this model's context of {limit}"
+            )
+        ids, truncated = _fit(
+            self._encode_prompt(request.prompt), limit - d.max_tokens, request.prompt
+        )
         generate = Generate(
             tuple(ids),
             Sampling(d.max_tokens, d.temperature, d.top_p, d.top_k, d.repetition_penalty, d.seed),

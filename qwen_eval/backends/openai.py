@@ -7,18 +7,18 @@ that fails for a passing reason is repeated, later and later; the key never leav
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import random
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from qwen_eval.backends.base import BackendInfo, BackendOptions
-from qwen_eval.backends.queued import failed, refuse_switches
+from qwen_eval.backends.base import BackendInfo, BackendOptions, refuse_flags
+from qwen_eval.backends.queued import failed
 from qwen_eval.errors import InfrastructureError, QwenEvalError, UserError
 from qwen_eval.types import (
     Decoding,
@@ -31,6 +31,7 @@ from qwen_eval.types import (
 
 DEFAULT_BATCH = 16
 ATTEMPTS = 6
+UNREACHED = 3  # requests in a row that found no server, after which none is asked any more
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 TIMEOUT = 600.0
@@ -39,25 +40,29 @@ _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
 
 class OpenAiBackend:
-    """One model of one server, asked by `batch` threads."""
+    """One model of one server, asked by `batch` threads.
+
+    The threads are daemons: an answer that never comes keeps no process from ending.
+    """
 
     def __init__(self, url: str, model: str, batch: int, info: BackendInfo) -> None:
-        self._url, self._model, self._info = url, model, info
+        self._url, self._model, self._batch, self._info = url, model, batch, info
         self._client = _client(batch)
-        self._pool = ThreadPoolExecutor(batch)
         self._closing = Event()
+        self._asked: queue.Queue[tuple[int, ModelRequest] | None] = queue.Queue()
         self._done: queue.Queue[tuple[int, Response | QwenEvalError]] = queue.Queue()
-        self._count = 0
+        self._count = self._unreached = 0
         # Servers that refuse max_tokens=0 write one token, which is not scored.
         self._least_tokens = 0
 
     @classmethod
     def open(cls, target: str, options: BackendOptions) -> OpenAiBackend:
         """`URL#MODEL`; the model may be left out where the server has one. Raises UserError."""
-        refuse_switches(options, "openai:")
+        refuse_flags(options, "openai:", "dtype", "device", "max_length")
         url, _, model = target.partition("#")
         url = url.rstrip("/")
-        if urlsplit(url).scheme not in ("http", "https"):
+        server = _server(url)
+        if not server:
             raise UserError(
                 f"--model openai:{target}: not a URL; write openai:http://host:8000/v1#NAME"
             )
@@ -71,21 +76,21 @@ class OpenAiBackend:
             names = ", ".join(served[:8])
             raise UserError(f"--model openai:{target}: no model {model}; served: {names}")
         batch = options.batch or DEFAULT_BATCH
-        parts = urlsplit(url)
         info = BackendInfo(
             name=model,
             dtype="server",
             device="server",
-            max_length=options.max_length or 0,
             concurrency=2 * batch,
-            detail={"backend": "openai", "server": f"{parts.hostname}:{parts.port}{parts.path}"},
+            detail={"backend": "openai", "server": server},
         )
         return cls(url, model, batch, info)
 
     def submit(self, request: ModelRequest) -> int:
-        """Hand the request to a thread."""
+        """Hand the request to a thread; each of the first ones brings its own."""
         self._count += 1
-        self._pool.submit(self._work, self._count, request)
+        self._asked.put((self._count, request))
+        if self._count <= self._batch:
+            Thread(target=self._work, daemon=True).start()
         return self._count
 
     def step(self) -> list[tuple[int, Response]]:
@@ -109,25 +114,33 @@ class OpenAiBackend:
     def close(self) -> None:
         """Drop what was not asked yet; answers on their way are waited for no longer."""
         self._closing.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(self._batch):
+            self._asked.put(None)
         self._client.close()
 
-    def _work(self, request_id: int, request: ModelRequest) -> None:
-        answer: Response | QwenEvalError
-        try:
-            answer = self._answer(request)
-        except QwenEvalError as error:
-            answer = error
-        except Exception as error:
-            answer = failed(error)
-        self._done.put((request_id, answer))
+    def _work(self) -> None:
+        while (asked := self._asked.get()) and not self._closing.is_set():
+            request_id, request = asked
+            answer: Response | QwenEvalError
+            try:
+                answer = self._answer(request)
+            except QwenEvalError as error:
+                answer = error
+            except Exception as error:
+                answer = failed(error)
+            self._done.put((request_id, answer))
 
     def _answer(self, request: ModelRequest) -> Response:
-        if isinstance(request, GenerateRequest):
-            return self._generate(request)
         if isinstance(request, PerplexityRequest):
             values = self._echo("", request.text)[0]
             return Response(logprobs=tuple(values), prompt_tokens=len(values))
+        if request.prompt.max_tokens is not None:
+            raise UserError(
+                f"this recipe cuts prompts to {request.prompt.max_tokens} tokens, which a server "
+                "does not show; use a recipe without max_prompt_tokens (@strict), hf: or a folder"
+            )
+        if isinstance(request, GenerateRequest):
+            return self._generate(request)
         if request.prompt.messages:
             raise UserError(
                 "a chat server gives no log-probabilities of given options; use a recipe that "
@@ -137,8 +150,6 @@ class OpenAiBackend:
 
     def _generate(self, request: GenerateRequest) -> Response:
         decoding, prompt = request.decoding, request.prompt
-        if prompt.max_tokens is not None:
-            raise ValueError("the recipe cuts prompts by tokens, which a server does not show")
         body = _decoding(decoding)
         if prompt.messages:
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
@@ -161,8 +172,6 @@ class OpenAiBackend:
         # As lm-evaluation-harness does: spaces at the prompt's end belong to the option.
         context = request.prompt.full_text.rstrip()
         moved = request.prompt.full_text[len(context) :]
-        if request.prompt.max_tokens is not None:
-            raise ValueError("the recipe cuts prompts by tokens, which a server does not show")
         sums, counts, greedy, tokens = [], [], [], 0
         for option in request.continuations:
             values, best, tokens = self._echo(context, moved + option)
@@ -203,13 +212,16 @@ class OpenAiBackend:
         ]
         if not chosen:
             raise ValueError("the server scored no token of the option")
+        if not all(math.isfinite(values[i]) for i in chosen):
+            raise ValueError("the server gave a log-probability that is not a number")
         likeliest = [not best or _is_likeliest(values[i], best[i]) for i in chosen]
         return [float(values[i]) for i in chosen], likeliest, chosen[0]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The server's reply. Repeats what may pass; ValueError for what concerns one request,
-        UserError for what no request would survive, InfrastructureError when told to stop."""
-        reason, asked_pause = "", 0.0
+        UserError for what no request would survive, InfrastructureError when told to stop or when
+        the server is gone."""
+        reason, asked_pause, reached = "", 0.0, True
         for attempt in range(ATTEMPTS):
             if attempt and self._closing.wait(_pause(attempt, asked_pause)):
                 break
@@ -220,7 +232,9 @@ class OpenAiBackend:
                 )
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__} {error}".strip()
+                reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 continue
+            reached, self._unreached = True, 0
             if answer.status_code == 400 and body.get("max_tokens") == 0:
                 self._least_tokens = 1
                 return self._post(path, body | {"max_tokens": 1})
@@ -244,7 +258,24 @@ class OpenAiBackend:
                 reason = "a reply that is not the interface's JSON"
         if self._closing.is_set():
             raise InfrastructureError("interrupted")
+        self._unreached += not reached
+        if self._unreached >= UNREACHED:
+            raise InfrastructureError(
+                f"{self._info.detail['server']}: the server is gone ({reason}); start it again and "
+                "repeat the same command, finished samples are kept"
+            )
         raise ValueError(f"{reason}, {ATTEMPTS} times")
+
+
+def _server(url: str) -> str:
+    """Host, port and path without a password; empty if this is no URL of the web."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname
+        _ = parts.port, httpx.URL(url)  # each raises for what the other lets pass
+    except (ValueError, httpx.InvalidURL):
+        valid = False
+    return parts.netloc.rpartition("@")[2] + parts.path if valid else ""
 
 
 def _pause(attempt: int, asked: float) -> float:
@@ -267,7 +298,7 @@ def _served(url: str) -> list[str]:
     try:
         with _client(1) as client:
             answer = client.get(f"{url}/models", timeout=20.0)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, UnicodeError) as error:  # the latter for a name no host can have
         raise UserError(
             f"--model openai:{url}: no answer ({error or type(error).__name__})"
         ) from error

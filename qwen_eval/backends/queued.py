@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_eval.backends.base import BackendInfo, BackendOptions
-from qwen_eval.errors import QwenEvalError, UserError
+from qwen_eval.backends.base import BackendInfo
+from qwen_eval.errors import QwenEvalError
 from qwen_eval.types import GenerateRequest, ModelRequest, Response
 
 
@@ -69,13 +69,6 @@ def failed(error: Exception) -> Response:
     if not isinstance(error, ValueError):
         reason = f"{type(error).__name__}: {reason}"
     return Response(finish_reason="error", error=reason)
-
-
-def refuse_switches(options: BackendOptions, kind: str) -> None:
-    """Only our own model can be switched; another would silently measure something else."""
-    for name, value in options.context.items():
-        flag = f"--{name}" if value else f"--no-{name}"
-        raise UserError(f"{flag}: {kind} models cannot be switched; use a folder (native backend)")
 
 
 def _kind(request: ModelRequest) -> Any:

@@ -17,20 +17,32 @@ app = typer.Typer(help="Check a data mirror, or make one.", no_args_is_help=True
 def check(
     data: Annotated[Path | None, typer.Option(help="A mirror; else what `run` would use.")] = None,
 ) -> None:
-    """Say for every task where its rows would come from, how many, and their hash."""
+    """Read every split of every task; say where its rows come from, how many, and their hash."""
     from qwen_eval.datasets import open_data
     from qwen_eval.taskspec import find_task, task_names
 
+    failed = []
     for name in task_names():
-        spec, _ = find_task(name)
         try:
+            spec, _ = find_task(name)
             source = open_data(spec, data)
             rows = len(source.rows(spec.eval_split))
+            others = "".join(
+                f"{len(source.rows(split))} {split} rows, "
+                for split in spec.splits
+                if split != spec.eval_split
+            )
             mark = " – SAMPLE, not the benchmark" if source.kind == "sample" else ""
             where = source.where(spec.eval_split)
-            print(f"{name}: {rows} rows, digest {source.digest()}, {source.kind} {where}{mark}")
+            print(
+                f"{name}: {rows} rows, {others}digest {source.digest()}, {source.kind} "
+                f"{where}{mark}"
+            )
         except UserError as error:
-            print(f"{name}: {error}")
+            failed.append(name)
+            say(f"{name}: {error}")
+    if failed:
+        raise UserError(f"data check: cannot be read whole: {', '.join(failed)}")
 
 
 @app.command("pull")
@@ -52,5 +64,9 @@ def pull(
             raise UserError(f"data pull {name}: the hub does not answer; is there a network?")
         else:
             source = TaskData(spec, "hub")
-        for path in write_mirror(source, to):
+        try:
+            written = write_mirror(source, to)
+        except OSError as error:
+            raise UserError(f"data pull --to {to}: {error.strerror or error}") from error
+        for path in written:
             say(f"wrote {path}")

@@ -50,21 +50,26 @@ app.command("chat")(chat.command)
 
 def main() -> None:
     """Entry point: one line on stderr and the right exit code for whatever goes wrong."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no dashes loses no table
     try:
         code = app(standalone_mode=False)
     except QwenEvalError as error:
         _say(str(error))
         code = error.exit_code
     except TyperException as error:
-        _say(error.format_message() if hasattr(error, "format_message") else str(error))
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if message:  # without one, help has been shown
+            _say(message)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
         code = 130
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`): nothing more to say to it.
-        sys.stderr.close()
-        code = 0
+    except SystemExit as leaving:
+        # Typer makes exit 1 of a reader of our output that has left (`| head`): that is no error.
+        code = 0 if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
+    if code == 130:
+        _say("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -29,7 +29,7 @@ def list_models(context: typer.Context) -> None:
         return
     from qwen_eval.model import smollm2
 
-    here = "ready" if (smollm2.folder() / "config.json").exists() else "not pulled yet"
+    here = "ready" if smollm2.ready() else "not pulled yet"
     print(f"{'smollm2 (default)':22}{smollm2.NOTE}; {here}")
     for form, meaning in FORMS:
         print(f"{form:22}{meaning}")

@@ -32,7 +32,7 @@ def resolve(name: str) -> ModelName:
         if not target:
             raise UserError(f"--model {name}: nothing after the colon")
         return ModelName(kind, target)
-    if Path(name).exists():
+    if _exists(Path(name)):
         return _folder(Path(name), name)
     if colon:
         known = ", ".join(f"{backend}:…" for backend in REGISTRY)
@@ -42,6 +42,13 @@ def resolve(name: str) -> ModelName:
     raise UserError(
         f"--model {name}: neither a name that is known (`qwen-eval models` lists them) nor a folder"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name longer than any file's
+        return False
 
 
 def _folder(folder: Path, name: str) -> ModelName:
@@ -54,9 +61,11 @@ def _folder(folder: Path, name: str) -> ModelName:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a JSON object")
     if family_of(raw) is not None:
         return ModelName("native", str(folder))
-    architecture = ", ".join(raw.get("architectures") or ["unnamed"])
+    architecture = ", ".join(map(str, raw.get("architectures") or ["unnamed"]))
     return ModelName("hf", str(folder), f"architecture {architecture}: served by transformers")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qwen_eval.cli.setup import DTYPES, check_choice, open_model
+from qwen_eval.errors import UserError
 
 
 def command(
@@ -18,28 +19,34 @@ def command(
     """Measure prompt and decoding speed, and how near that is to the machine's matrix products."""
     check_choice("--dtype", dtype, DTYPES)
     from qwen_eval.backends.base import BackendOptions
-    from qwen_eval.perf import matmul_rate, measure
+    from qwen_eval.perf import BATCHES, matmul_rate, measure
 
+    if model.startswith("mock:"):
+        raise UserError(f"--model {model}: computes nothing, so there is nothing to measure")
     backend = open_model(model, BackendOptions(dtype=dtype))
     info = backend.info()
-    speeds = measure(backend)
-    backend.close()
-    figures: dict[str, float] = {speed.name: round(speed.rate, 1) for speed in speeds}
-    for speed in speeds:
-        print(
-            f"{speed.name:12} {speed.rate:10.1f} tokens/s   {speed.tokens} in {speed.seconds:.2f} s"
-        )
+    figures: dict[str, float] = {}
+    try:
+        for speed in measure(backend):
+            figures[speed.name] = round(speed.rate, 1)
+            print(
+                f"{speed.name:12} {speed.rate:10.1f} tokens/s   "
+                f"{speed.tokens} in {speed.seconds:.2f} s",
+                flush=True,
+            )
+    finally:
+        backend.close()
+    if len(figures) <= len(BATCHES):
+        print("larger batches are left out: they would take too long here")
     if info.device == "cpu" and info.dtype in ("float32", "bfloat16"):
         ceiling = matmul_rate(info.dtype)
-        # Two FLOP per weight and token; attention and the vocabulary come on top.
-        used = 2 * int(info.detail.get("parameters", 0)) * speeds[0].rate
-        figures |= {
-            "matmul_gflops": round(ceiling / 1e9, 1),
-            "prefill_share": round(used / ceiling, 3),
-        }
-        print(
-            f"{'matmul':12} {ceiling / 1e9:10.1f} GFLOP/s {info.dtype}; "
-            f"prefill uses {used / ceiling:.0%}"
-        )
+        figures["matmul_gflops"] = round(ceiling / 1e9, 1)
+        line = f"{'matmul':12} {ceiling / 1e9:10.1f} GFLOP/s {info.dtype}"
+        if parameters := info.detail.get("parameters"):
+            # Two FLOP per weight and token; attention and the vocabulary come on top.
+            used = 2 * int(parameters) * figures["prefill"] / ceiling
+            figures["prefill_share"] = round(used, 3)
+            line += f"; prefill uses {used:.0%}"
+        print(line)
     if as_json:
         print(json.dumps({"model": info.name, "dtype": info.dtype, "figures": figures}))

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
 from qwen_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from qwen_eval.results import SampleRecord, TaskInfo
+    from qwen_eval.types import Score
+
+WORKERS = 2  # programs judged at a time
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,19 @@ class RescoreOptions:
 @command_from(RescoreOptions)
 def command(options: RescoreOptions) -> None:
     """Apply every scorer to the stored replies, offline, and show where they disagree."""
-    from qwen_eval.results import read_info
+    from qwen_eval.results import read_info, read_samples
 
     info = read_info(options.run)
     names = [name for name, task in info.tasks.items() if task.solver != "choice"]
     if not names:
         raise UserError(f"{options.run}: options were scored there, no reply was read")
+    records = read_samples(options.run)
+    if not any(r.task in names and r.status != "error" for r in records):
+        failed = sum(r.task in names for r in records)
+        raise UserError(
+            f"{options.run}: no stored replies to read"
+            + (f", all {failed} samples ended in an error" if failed else "")
+        )
     tasks = load_tasks(",".join(names), options.data, None)
     report = {}
     for task in tasks:
@@ -42,54 +57,90 @@ def command(options: RescoreOptions) -> None:
                 f"{options.run}: {task.info.recipe} was run on other rows than "
                 f"{task.info.data_source}; name its mirror with --data"
             )
-        report[task.info.recipe] = _rescore(task, options)
+        own = [record for record in records if record.task == task.info.recipe]
+        unfinished = not (options.run / "DONE").exists()
+        _print_stored(stored, own, unfinished)
+        asked = {item.sample.id for item in task.items}
+        replies = [r for r in own if r.status != "error" and r.id in asked]
+        scores = _score_again(task, replies)
+        report[task.info.recipe] = _compare(task, replies, scores, options.show)
+        report[task.info.recipe] |= {"failed": len(own) - len(replies), "unfinished": unfinished}
     if options.as_json:
         print(json.dumps({"run": str(options.run), "tasks": report}))
 
 
-def _rescore(task: LoadedTask, options: RescoreOptions) -> dict[str, Any]:
-    from qwen_eval.metrics import estimate
-    from qwen_eval.results import read_samples, response_from
+def _print_stored(info: TaskInfo, records: list[SampleRecord], unfinished: bool) -> None:
+    failed = sum(record.status == "error" for record in records)
+    line = f"{info.recipe}: {len(records) - failed} stored replies"
+    if failed:
+        line += f"; {failed} samples left out, they ended in an error"
+    if unfinished:
+        line += f"; UNFINISHED run, {len(records)} of {info.selected} samples"
+    print(line, flush=True)
+
+
+def _score_again(task: LoadedTask, records: list[SampleRecord]) -> dict[str, list[Score]]:
+    """Scores by scorer, in the order of the records."""
+    from qwen_eval.cli.progress import progress
+    from qwen_eval.results import response_from
     from qwen_eval.runner import replay
     from qwen_eval.sandbox.sandbox import Sandbox
     from qwen_eval.tasks.solvers import SOLVERS
 
     items = {item.sample.id: item for item in task.items}
-    records = [r for r in read_samples(options.run) if r.task == task.info.recipe]
-    records = [r for r in records if r.status != "error" and r.id in items]
     solve = SOLVERS[task.spec.solver]
-    sandbox = Sandbox.open() if task.spec.solver == "code" else None
-    scores: dict[str, dict[str, Any]] = {}
+    sandbox = Sandbox.open(WORKERS) if task.spec.solver == "code" else None
+    scorers = task.spec.scorers()
+    scores: dict[str, list[Score]] = {scorer: [] for scorer in scorers}
+
+    def score(record: SampleRecord, scorer: str) -> Score:
+        solver = solve(replace(items[record.id], scorer=scorer))
+        return replay(solver, [response_from(r) for r in record.responses], sandbox)
+
     try:
-        for scorer in task.spec.scorers():
-            scores[scorer] = {
-                record.id: replay(
-                    solve(replace(items[record.id], scorer=scorer)),
-                    [response_from(r) for r in record.responses],
-                    sandbox,
-                )
-                for record in records
-            }
+        with (
+            ThreadPoolExecutor(WORKERS) as pool,
+            progress(len(scorers) * len(records)) as bar,
+        ):
+            for scorer, found in scores.items():
+                for one in pool.map(partial(score, scorer=scorer), records):
+                    found.append(one)
+                    bar.advance()
     finally:
         if sandbox is not None:
             sandbox.close()
+    return scores
+
+
+def _compare(
+    task: LoadedTask, records: list[SampleRecord], scores: dict[str, list[Score]], show: int
+) -> dict[str, Any]:
+    """Print each scorer's result and where they differ; the same for --json."""
+    from qwen_eval.metrics import estimate
+
     metric = task.info.metric
     rows = {}
-    print(f"{task.info.recipe}: {len(records)} stored replies")
-    for scorer, by_id in scores.items():
-        mean = estimate([score.values.get(metric, 0.0) for score in by_id.values()])
-        unread = sum(score.status == "no_answer" for score in by_id.values())
-        own = " (the recipe's own)" if scorer == task.info.scorer else ""
-        if mean is not None:
-            print(f"  {scorer:26}{100 * mean.estimate:5.1f} %, {unread} without an answer{own}")
-            rows[scorer] = {"estimate": mean.estimate, "n": mean.n, "no_answer": unread}
-    differing = [
-        record.id
-        for record in records
-        if len({by_id[record.id].values.get(metric, 0.0) for by_id in scores.values()}) > 1
-    ]
+    for scorer, found in scores.items():
+        scored = [score for score in found if score.status != "error"]
+        unread = sum(score.status == "no_answer" for score in scored)
+        failed = len(found) - len(scored)
+        notes = f", {failed} left out: they could not be judged" if failed else ""
+        notes += " (the recipe's own)" if scorer == task.info.scorer else ""
+        mean = estimate([score.values.get(metric, 0.0) for score in scored])
+        percent = f"{100 * mean.estimate:5.1f} %" if mean else "    – %"
+        print(f"  {scorer:26}{percent}, {unread} without an answer{notes}")
+        rows[scorer] = {
+            "estimate": mean.estimate if mean else None,
+            "n": len(scored),
+            "no_answer": unread,
+            "errors": failed,
+        }
+    differing = []
+    for record, row in zip(records, zip(*scores.values(), strict=True), strict=True):
+        if len({score.values.get(metric, 0.0) for score in row if score.status != "error"}) > 1:
+            differing.append((record, row))
     print(f"  scorers disagree on {len(differing)} of {len(records)}")
-    for sample_id in differing[: options.show]:
-        answers = ", ".join(f"{s}: {b[sample_id].answer!r:.40}" for s, b in scores.items())
-        print(f"    {sample_id} target {items[sample_id].target!r:.40}; {answers}")
-    return {"scorers": rows, "disagree": differing}
+    for record, row in differing[:show]:
+        answers = ", ".join(f"{s}: {r.answer!r:.40}" for s, r in zip(scores, row, strict=True))
+        print(f"    {record.id} target {record.target!r:.40}; {answers}")
+    return {"scorers": rows, "disagree": [record.id for record, _ in differing]}

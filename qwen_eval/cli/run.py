@@ -234,13 +234,14 @@ def _print(
     info: RunInfo, rows: list[tuple[LoadedTask, TaskMetrics]], out: Path, as_json: bool
 ) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     from qwen_eval.cli.table import footnotes, results_table
 
     console = Console(stderr=as_json)
-    console.print(f"[bold]{info.model['name']}[/] {info.model['dtype']}")
+    console.print(f"[bold]{escape(info.model['name'])}[/] {info.model['dtype']}")
     if note := info.model.get("detail", {}).get("note"):
-        console.print(note, style="dim")
+        console.print(note, style="dim", markup=False)
     console.print()
     console.print(results_table(rows))
     console.print()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qwen_eval.metrics import Estimate, TaskMetrics
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
+    from rich.text import Text
 
     from qwen_eval.cli.setup import LoadedTask
 
@@ -18,44 +21,81 @@ def percent(value: Estimate) -> tuple[str, str]:
     return f"{100 * value.estimate:.1f}", f"{100 * value.low:.1f} – {100 * value.high:.1f}"
 
 
-def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> Table:
-    """One row per task, category averages below it, in 80 columns. Invalid scores are not printed;
-    footnotes() says why."""
-    from rich.table import Table
+COLUMNS = (
+    "\nn",
+    "\nscore",
+    "\n95% interval",
+    "no\nanswer",
+    "cut\nin",
+    "cut\nout",
+    "\nerrors",
+    "\ndata",
+)
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("\ntask", no_wrap=True)
-    for name in (
-        "\nn",
-        "\nscore",
-        "\n95% interval",
-        "no\nanswer",
-        "cut\nin",
-        "cut\nout",
-        "\nerrors",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("\ndata", no_wrap=True)
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    cells: tuple[str, ...]
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """One row per task, category averages below it. Where that is wider than the terminal, one
+    block per row instead: no number is ever cut. Invalid scores are not printed; footnotes() says
+    why."""
+
+    rows: tuple[_Row, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich, with the width of the terminal."""
+        from rich.measure import Measurement
+
+        table = self._table()
+        unlimited = options.update(max_width=1000)
+        if Measurement.get(console, unlimited, table).maximum <= options.max_width:
+            yield table
+        else:
+            yield from self._blocks()
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column("\ntask", no_wrap=True)
+        for name in COLUMNS:
+            table.add_column(name, justify="left" if name == "\ndata" else "right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(row.name, *row.cells, style=row.style)
+        return table
+
+    def _blocks(self) -> Iterator[Text]:
+        from rich.text import Text
+
+        for row in self.rows:
+            yield Text(row.name, style=row.style or "bold")
+            for name, cell in zip(COLUMNS, row.cells, strict=False):
+                label = " ".join(name.split())
+                yield Text.from_markup(f"    {label:13}{cell}", style=row.style)
+
+
+def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTable:
+    """The scores of a run, for rich to print."""
+    lines = []
     for task, metrics in rows:
         counts = metrics.counts
         score, interval = percent(metrics.overall) if metrics.overall else ("–", "–")
         if metrics.invalid:
             score, interval = "", "[red]invalid[/]"
-        table.add_row(
-            metrics.recipe,
-            str(counts["samples"]),
-            f"[bold]{score}[/]",
-            interval,
-            str(counts["no_answer"]),
-            str(counts["prompts_truncated"]),
-            str(counts["outputs_truncated"]),
-            str(counts["errors"]),
-            "[bold red]SAMPLE[/]" if task.info.data_kind == "sample" else task.info.data_kind,
-        )
+        data = "[bold red]SAMPLE[/]" if task.info.data_kind == "sample" else task.info.data_kind
+        counted = ("no_answer", "prompts_truncated", "outputs_truncated", "errors")
+        cells = (f"[bold]{score}[/]", interval, *(str(counts[name]) for name in counted), data)
+        lines.append(_Row(metrics.recipe, (str(counts["samples"]), *cells)))
         for name, value in metrics.categories.items():
             if not metrics.invalid:
-                table.add_row(f"  {name}", str(value.n), *percent(value), style="dim")
-    return table
+                lines.append(_Row(f"  {name}", (str(value.n), *percent(value)), "dim"))
+    return ResultsTable(tuple(lines))
 
 
 def footnotes(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> list[str]:

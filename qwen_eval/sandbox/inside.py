@@ -29,7 +29,7 @@ def main(root: str) -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     try:
-        enter(job["uid"], job["parent"])
+        enter(job["uid"], job["parent"], job["layout"])
         give_up(job["uid"], job["limits"])
     except (ConfineError, OSError) as error:
         print(f"{error}", file=sys.stderr, flush=True)

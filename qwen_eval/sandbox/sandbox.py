@@ -14,6 +14,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.errors import RefusedError
-from qwen_eval.sandbox.confine import WORK_FOLDER
+from qwen_eval.sandbox.confine import WORK_FOLDER, Layout, layout
 from qwen_eval.types import JudgeRequest, Response
 
 WALL_FACTOR = 5
@@ -40,7 +41,10 @@ _ENVIRONMENT = {
 # Identities that no distribution gives out (systemd's UIDS-GIDS table calls them unused).
 _FIRST_UID, _UIDS = 60_706, 478
 
-_LAYERS = "rlimits + user, pid, ipc, mount and network namespaces + read-only root + split judge"
+_LAYERS = (
+    "rlimits + {user}pid, ipc, uts, mount and network namespaces + private root (standard library "
+    "and shared libraries, read-only; no packages; nothing else of this machine) + split judge"
+)
 _MISSING = "landlock, seccomp, cgroup"
 _TRIAL = JudgeRequest(
     candidate="import collections, math, re\ndef twice(x):\n    return 2 * x\n",
@@ -52,6 +56,9 @@ _TRIAL = JudgeRequest(
 class Sandbox:
     """Runs programs, `workers` at a time. Thread-safe; use as a context manager or close it.
 
+    A program sees Python's standard library, the system's shared libraries and an empty folder of
+    its own, and no other file.
+
     Limits of one program: `JudgeRequest.timeout` seconds of processor time and WALL_FACTOR times
     that on the wall (so that a busy machine fails nobody), 1 GiB of address space, 16 MiB of
     files, 1 MiB of output, 64 processes.
@@ -59,15 +66,21 @@ class Sandbox:
 
     def __init__(self, workers: int) -> None:
         self._identities: queue.Queue[tuple[int | None, int | None]] = queue.Queue()
+        self._workers = workers
+        self._layout = layout()
+        # What `close` writes is never read, so every call that waits sees it, now and later.
+        self._closing, self._close = os.pipe()
+        self._closed = False
+        self._lock = threading.Lock()
         root = os.getuid() == 0
         first = _FIRST_UID + 2 * workers * (os.getpid() % (_UIDS // (2 * workers)))
         for worker in range(workers):
             pair = (first + 2 * worker, first + 2 * worker + 1)
             self._identities.put(pair if root else (None, None))
         self.isolation = (
-            f"own uid + {_LAYERS.replace('user, ', '')}; missing: {_MISSING}"
+            f"own uid + {_LAYERS.format(user='')}; missing: {_MISSING}"
             if root
-            else f"{_LAYERS}; missing: own uid, {_MISSING}"
+            else f"{_LAYERS.format(user='user, ')}; missing: own uid, process limit, {_MISSING}"
         )
 
     @classmethod
@@ -79,6 +92,7 @@ class Sandbox:
         sandbox = cls(workers)
         trial = sandbox.judge(_TRIAL)
         if not trial.passed:
+            sandbox.close()
             raise RefusedError(
                 f"programs cannot be contained here ({trial.error or trial.text}): allow user "
                 "namespaces or run as root with CAP_SYS_ADMIN on Linux 5.12 or later (docker run "
@@ -87,10 +101,12 @@ class Sandbox:
         return sandbox
 
     def judge(self, request: JudgeRequest) -> Response:
-        """Run one program against its tests; blocks for as long as that takes."""
+        """Run one program against its tests; blocks for as long as that takes, or until `close`."""
         identity = self._identities.get()
         try:
-            trial = _Trial(request, *identity)
+            if self._closed:
+                return _broken("closed")
+            trial = _Trial(request, self._layout, self._closing, *identity)
             try:
                 return trial.run()
             finally:
@@ -101,7 +117,21 @@ class Sandbox:
             self._identities.put(identity)
 
     def close(self) -> None:
-        """Nothing outlives a call of judge; here for the sandboxes that keep processes."""
+        """End what runs, at once; those calls of `judge`, and all later ones, answer an error.
+
+        Returns when no program is left. From any thread, as often as wanted.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            os.write(self._close, b"x")
+            # With all identities in hand, nobody runs anything.
+            identities = [self._identities.get() for _ in range(self._workers)]
+            os.close(self._closing)
+            os.close(self._close)
+            for identity in identities:
+                self._identities.put(identity)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -150,6 +180,8 @@ class _Trial:
     """One program, one judge, the pipes between them, and the clock."""
 
     request: JudgeRequest
+    layout: Layout
+    closing: int
     candidate_uid: int | None
     judge_uid: int | None
     _started: list[_Confined] = field(default_factory=list)
@@ -191,6 +223,7 @@ class _Trial:
             "uid": uid,
             "parent": os.getpid(),
             "pipes": pipes,
+            "layout": self.layout,
             "limits": _limits(self.request.timeout, own_uid=uid is not None),
             **content,
         }
@@ -224,10 +257,13 @@ class _Trial:
         deadline = time.monotonic() + START_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(verdicts, selectors.EVENT_READ)
+            selector.register(self.closing, selectors.EVENT_READ)
             for confined in self._started:
                 selector.register(confined.output, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
+                    if key.fd == self.closing:
+                        return _broken("closed while the program ran")
                     part = os.read(key.fd, 65536)
                     if key.fd != verdicts:
                         self._note_output(part)

@@ -12,29 +12,49 @@ from fractions import Fraction
 from qwen_eval.types import Score
 
 # A minus is a sign only where no digit, letter or bracket stands right before it: 16-3 holds no -3.
-_NUMBER = r"(?:(?<![\w)])-)?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?|\.\d+"
+_SIGN = r"(?:(?<![\w)])[-−])?"
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_NUMBER = rf"{_SIGN}\$?(?:{_WHOLE} \d+/\d+|{_WHOLE}(?:\.\d+)?(?:/\d+)?|\.\d+)"
 _ANY = re.compile(_NUMBER)
-_MARKED = re.compile(rf"answer(?: is|\s*[:=])[^\d\n.]{{0,20}}?({_NUMBER})", re.IGNORECASE)
+_MIXED = re.compile(r"(-?\d+) (\d+/\d+)")
+# What stands between a calculation's first number and its result: `18 / 3 = 6`, `1/2 of 10 = 5`.
+_CALCULATION = r"(?:[\d $%+*/×÷·^()x−-]|[.,]\d|of|times)*"
+_BEFORE = r"[^\d\n.]{0,20}?"
+_MARKED = re.compile(
+    rf"answer(?: is|\s*[:=]){_BEFORE}({_NUMBER})(?:{_CALCULATION}={_BEFORE}({_NUMBER}))*",
+    re.IGNORECASE,
+)
 TOLERANCE = Fraction(1, 10_000)
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The exact value of a number as people write it, None if it is none.
+    """The exact value of a number as people write it, None if it is none (or too long for Python).
 
-    -$1,250.50 is -2501/2.
+    -$1,250.50 is -2501/2, and so is −1250 1/2.
     """
-    cleaned = re.sub(r"[$,\s]", "", text).rstrip(".")
+    cleaned = re.sub(r"[$,]", "", text.replace("−", "-")).strip().rstrip(".")
     try:
-        return Fraction(cleaned)
+        if mixed := _MIXED.fullmatch(cleaned):
+            whole, part = Fraction(mixed[1]), Fraction(mixed[2])
+            return whole - part if mixed[1].startswith("-") else whole + part
+        above, _, below = re.sub(r"\s", "", cleaned).partition("/")
+        return Fraction(above) / Fraction(below or 1)
     except (ValueError, ZeroDivisionError):
         return None
 
 
 def find_number(text: str) -> str | None:
-    """The number after the first "answer is", else the last number of the text."""
+    """The number after the first "answer is" (or `answer:`, `answer =`), else the text's last one.
+
+    - Where that number opens a calculation on the same line, its result counts: after
+      "answer is 18 / 3 = 6" that is 6.
+    - A number may have a sign (- or −), a dollar, thousands separators, decimals (also .5), or be
+      a fraction (1/2) or a mixed number (3 1/2).
+    - A minus right behind a letter, digit or bracket is a difference, not a sign.
+    """
     marked = _MARKED.search(text)
     if marked:
-        return marked.group(1)
+        return marked.group(2) or marked.group(1)
     found = _ANY.findall(text)
     return found[-1] if found else None
 
@@ -84,11 +104,11 @@ def qwen_last_digits(text: str, target: str, metric: str) -> Score:
     """The released evaluate_gsm8k.py: the last run of digits, as a Python integer.
 
     "1,000" becomes 0, "$18.00" becomes 0, a sign is lost, and "05" is no answer, because Python
-    takes no integer with a leading zero.
+    takes no integer with a leading zero; nor does it take one of more than 4,300 digits.
     """
     found = re.findall(r"\d+", text)
     last = found[-1] if found else ""
-    if not last or (last[0] == "0" and last.strip("0")):
+    value = parse_number(last)
+    if value is None or (last[0] == "0" and last.strip("0")):
         return Score({metric: 0.0}, status="no_answer")
-    gold = parse_number(target)
-    return Score({metric: float(gold is not None and Fraction(last) == gold)}, answer=last)
+    return Score({metric: float(value == parse_number(target))}, answer=last)

@@ -80,6 +80,15 @@ def test_a_script_answers_by_rule_and_turn(tmp_path: Path) -> None:
     assert ask(backend, GenerateRequest(Prompt("other")))[0].text == "anything"
     assert ask(backend, GenerateRequest(Prompt("down")))[0].error == "timeout"
     assert ask(backend, choose(1))[0].error == "no rule of the script answers this"
+    down = LoglikelihoodRequest(Prompt("down"), ("a", "b"))
+    assert ask(backend, down)[0].error == "timeout"
+
+
+@pytest.mark.parametrize("choice", [-1, 4, 9])
+def test_a_choice_that_is_none_of_the_options_fails(tmp_path: Path, choice: int) -> None:
+    answer = ask(mock(script(tmp_path, {"choice": choice})), choose(1))[0]
+    assert answer.error == f"the script chooses {choice} of 0 to 3"
+    assert answer.logprobs == ()
 
 
 def test_stop_strings_cut_like_a_model(tmp_path: Path) -> None:
@@ -107,9 +116,37 @@ def test_what_is_no_script_is_named(target: str, named: str) -> None:
         mock(target)
 
 
-def test_a_rule_with_an_unknown_key_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="line 2: a rule has"):
-        mock(script(tmp_path, {"text": "a"}, {"answer": "b"}))
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"answer": "b"}, "a rule has contains and one of text, choice, error"),
+        ({"contains": "b"}, "a rule has contains and one of text, choice, error"),
+        ({"choice": "b"}, "choice is the number of an option"),
+        ({"choice": True}, "choice is the number of an option"),
+        ({"text": 5}, "text is a text or a list of texts"),
+        ({"text": ["a", None]}, "text is a text or a list of texts"),
+        ({"text": []}, "text is an empty list"),
+        ({"error": 5}, "contains and error are texts"),
+        ({"contains": 5, "text": "a"}, "contains and error are texts"),
+    ],
+)
+def test_a_rule_that_cannot_answer_is_named(tmp_path: Path, rule: dict, said: str) -> None:
+    with pytest.raises(UserError, match=rf"script\.jsonl, line 2: {said}"):
+        mock(script(tmp_path, {"text": "a"}, rule))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (BackendOptions(context={"window": True}), "--window: mock: models cannot be switched"),
+        (BackendOptions(dtype="float32"), "--dtype float32: changes nothing of mock: models"),
+        (BackendOptions(device="cuda"), "--device cuda: changes nothing of mock: models"),
+        (BackendOptions(max_length=64), "--max-length 64: changes nothing of mock: models"),
+    ],
+)
+def test_flags_that_change_nothing_are_refused(options: BackendOptions, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_backend("mock", "oracle", options)
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -144,7 +144,7 @@ def test_a_request_that_cannot_be_served_fails_alone(folder: Path) -> None:
     backend = opened(folder)
     bad, good = ask(
         backend,
-        GenerateRequest(Prompt("x"), Decoding(max_tokens=256)),
+        LoglikelihoodRequest(Prompt("x"), ("y" * 300, "z")),
         GenerateRequest(Prompt("x"), Decoding(max_tokens=3)),
     )
     assert bad.error == "the reply alone is longer than the model's context"
@@ -213,3 +213,30 @@ def test_a_running_reply_can_be_watched(folder: Path) -> None:
     assert finished[request_id].output_tokens == 30
     assert all(len(a) <= len(b) for a, b in pairwise(shown))
     assert shown[-1]
+
+
+def test_the_fingerprint_holds_all_that_decides_an_answer(tmp_path: Path) -> None:
+    import json
+
+    folder = toy_checkpoint(tmp_path / "toy")
+    seen = {opened(folder).info().fingerprint}
+    assert opened(folder, context={"ntk": True}).info().fingerprint in seen, "a switch, no model"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_theta": 500.0}))
+    seen.add(opened(folder).info().fingerprint)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [0, 1]}')
+    seen.add(opened(folder).info().fingerprint)
+    assert len(seen) == 3
+
+
+def test_a_reply_longer_than_the_context_stops_the_run(folder: Path) -> None:
+    request = GenerateRequest(Prompt("a"), Decoding(max_tokens=256))
+    with pytest.raises(UserError, match="up to 256 tokens do not fit this model's context of 256"):
+        opened(folder).submit(request)
+
+
+def test_a_folder_named_by_a_dot_has_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert opened(Path(".")).info().name == folder.name

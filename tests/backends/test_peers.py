@@ -158,7 +158,27 @@ def test_a_model_that_cannot_be_had_is_one_line(kind: str, target: str, said: st
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["hf", "lm_eval", "openai"])
+def test_hf_takes_no_more_context_than_the_model_has(folder: Path) -> None:
+    assert open_backend("hf", str(folder), BackendOptions(max_length=200)).info().max_length == 200
+    with pytest.raises(UserError, match="--max-length 257: this model's context is 256 tokens"):
+        open_backend("hf", str(folder), BackendOptions(max_length=257))
+
+
+@pytest.mark.parametrize(("kind", "target"), [("hf", "."), ("lm_eval", "hf,pretrained=.")])
+def test_a_folder_has_a_name_wherever_one_stands(
+    kind: str, target: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert open_backend(kind, target, BackendOptions()).info().name == folder.name
+
+
+def test_a_cut_that_a_model_cannot_make_ends_the_run_with_the_way_out() -> None:
+    backend = open_backend("lm_eval", "dummy", BackendOptions())
+    with pytest.raises(UserError, match=r"cuts prompts to 64 tokens.*@strict"):
+        ask(backend, LoglikelihoodRequest(Prompt("q", max_tokens=64), (" A", " B")))
+
+
+@pytest.mark.parametrize("kind", ["hf", "lm_eval", "openai", "mock"])
 def test_switches_of_our_own_model_are_refused(kind: str) -> None:
     with pytest.raises(UserError, match="--no-ntk"):
         open_backend(kind, "x", BackendOptions(context={"ntk": False}))

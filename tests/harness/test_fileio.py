@@ -116,3 +116,28 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict) -> Non
 def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json({"a": float("nan")})
+
+
+def test_a_damaged_gzip_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl.gz"
+    packed = bytearray(gzip.compress(json.dumps({"text": "some words " * 50}).encode()))
+    packed[20:40] = b"\xff" * 20
+    path.write_bytes(packed)
+    with pytest.raises(UserError, match=r"d\.jsonl\.gz, line 1"):
+        list(read_jsonl(path))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_value_that_only_python_reads_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"a": 1}\n{"a": ' + value + "}\n")
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        list(read_jsonl(path))
+
+
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no.jsonl", tmp_path / "no.jsonl.gz"):
+        with pytest.raises(UserError, match="cannot be read"):
+            list(read_jsonl(path))
+    with pytest.raises(UserError, match="cannot write"):
+        Journal(tmp_path)

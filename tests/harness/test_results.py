@@ -165,3 +165,41 @@ def test_runs_become_one_table(tmp_path: Path) -> None:
 def test_the_default_folder_names_the_run() -> None:
     assert identity_digest(run_info()) == identity_digest(replace(run_info(), environment={"a": 1}))
     assert identity_digest(run_info()) != identity_digest(run_info(settings={"seed": 2}))
+
+
+def test_a_kill_during_the_first_writes_leaves_a_folder_that_resumes(tmp_path: Path) -> None:
+    (tmp_path / ".run.json.4711.tmp").write_text('{"mod')
+    RunWriter(tmp_path, run_info(), ["header "]).close()
+    (tmp_path / "prompts.json").unlink()  # killed behind run.json
+    writer = RunWriter(tmp_path, run_info(), ["header "])
+    assert (tmp_path / "prompts.json").exists()
+    writer.close()
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text("{}")
+    with pytest.raises(UserError, match="not empty and not a run"):
+        RunWriter(tmp_path, run_info(), [])
+    assert os.listdir(tmp_path) == ["prompts.json"]
+
+
+def test_a_marker_that_cannot_be_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "DONE").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps(asdict(run_info())))
+    with pytest.raises(UserError, match="cannot be written"):
+        RunWriter(tmp_path, run_info(), [])
+
+
+@pytest.mark.parametrize("damage", [{"values": None}, {"responses": [5]}, {"responses": None}])
+def test_a_record_of_another_shape_is_named(tmp_path: Path, damage: dict) -> None:
+    lines = [json.dumps(asdict(record(0))), json.dumps(asdict(record(1)) | damage)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"samples\.jsonl, line 2: not a sample record"):
+        read_samples(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [{"model": None}, {"invocations": None}, {"settings": 3}])
+def test_a_damaged_run_file_is_named(tmp_path: Path, damage: dict) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(asdict(run_info()) | damage))
+    with pytest.raises(UserError, match=r"run\.json: damaged"):
+        read_info(tmp_path)

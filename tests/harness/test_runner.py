@@ -153,15 +153,60 @@ def test_a_program_without_a_sandbox_is_an_error_not_a_failure() -> None:
     assert all(finished.score.status == "error" for finished in done.values())
 
 
-def test_stopping_in_the_middle_leaves_no_thread() -> None:
-    before = threading.active_count()
+def test_stopping_in_the_middle_waits_for_nobody_and_starts_no_more() -> None:
+    before = set(threading.enumerate())
     stream = Runner(Scrambled(), program, SlowJudge()).run(item(i) for i in range(12))
     with closing(stream):
         next(stream)
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5.0)  # at most the one program that each has in hand
+        assert not thread.is_alive()
 
 
 def test_replay_gives_the_score_of_the_run_and_no_more_than_is_stored() -> None:
     done = run(Scrambled(), talk(3), 1)["0000"]
     assert replay(talk(3)(item(0)), done.responses) == done.score
     assert replay(talk(4)(item(0)), done.responses).status == "error"
+
+
+class Infinite(Scrambled):
+    """A model that overflowed."""
+
+    def answer(self, request: ModelRequest) -> Response:
+        return Response(logprobs=(-1.0, float("nan"), float("-inf")))
+
+
+def test_a_log_probability_that_is_no_number_fails_its_sample_alone() -> None:
+    done = run(Infinite(), talk(1), 3)
+    for finished in done.values():
+        assert finished.score.status == "error"
+        assert finished.error is not None
+        assert "not a finite number" in finished.error
+        assert finished.responses[0].logprobs == ()
+
+
+def test_a_score_that_is_no_number_fails_its_sample() -> None:
+    def solve(given: Item) -> Solver:
+        yield GenerateRequest(Prompt("?"))
+        return Score({"accuracy": float("nan")})
+
+    assert run(Scrambled(), solve, 1)["0000"].score.status == "error"
+
+
+def test_a_replay_that_cannot_be_judged_is_an_error() -> None:
+    class Broken:
+        def judge(self, request: JudgeRequest) -> Response:
+            return Response(error="sandbox: no", finish_reason="error")
+
+    def solve(given: Item) -> Solver:
+        yield GenerateRequest(Prompt("?"))
+        verdict = yield JudgeRequest("", "", "f")
+        return Score({"accuracy": float(bool(verdict.passed))})
+
+    def broken(given: Item) -> Solver:
+        yield GenerateRequest(Prompt("?"))
+        raise ValueError("a reader's fault")
+
+    stored = [Response(text="x", finish_reason="stop")]
+    assert replay(solve(item(0)), stored, Broken()).status == "error"
+    assert replay(broken(item(0)), stored).status == "error"

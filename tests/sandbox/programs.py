@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from qwen_eval.sandbox.sandbox import Sandbox
@@ -31,3 +33,28 @@ def answer_outside(program: str, folder: Path) -> str:
         [sys.executable, "-c", source], capture_output=True, text=True, cwd=folder, timeout=60
     )
     return (done.stdout + done.stderr).strip()
+
+
+def naming(name: str) -> str:
+    """A program's line after which `named` finds its process."""
+    return f"import ctypes; ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0)"
+
+
+def named(name: str) -> list[Path]:
+    """The processes of this machine, contained or not, that call themselves `name`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text().strip() == name:
+                found.append(path)
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Return as soon as `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

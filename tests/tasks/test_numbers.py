@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_eval.tasks.scorers import find_scorer
+from qwen_eval.tasks.scorers import SCORERS, find_scorer
 from qwen_eval.tasks.scorers.numbers import find_number, number, parse_number
 
 
@@ -36,6 +36,22 @@ def value(text: str) -> Fraction | None:
         ("The answer is 1/2.", Fraction(1, 2)),
         ("costs $18.00", 18),
         ("The final answer is 3, not 4.", 3),
+        ("The answer is −5.", -5),
+        ("The answer is -.5", Fraction(-1, 2)),
+        ("It falls by −.25", Fraction(-1, 4)),
+        ("The answer is 3 1/2.", Fraction(7, 2)),
+        ("The answer is -1,250 1/2 in all", Fraction(-2501, 2)),
+        ("The answer is 1.5/2.", Fraction(3, 4)),
+        ("The answer is 18 / 3 = 6.", 6),
+        ("The answer is 5 x 3 = 15.", 15),
+        ("The answer is 1/2 of 10 = 5", 5),
+        ("The answer is $1,000 × 1.5 = $1,500.", 1500),
+        ("The answer is 2 * 3 = 6 = **6**.", 6),
+        ("The answer is 10 - 12 = -2", -2),
+        ("The answer is 6. Check: 2 * 4 = 8", 6),
+        ("The answer is 6, as x = 3", 6),
+        ("The answer is 6\n= 7", 6),
+        ("The answer is 1/0.", None),
         ("no number here", None),
         ("", None),
     ],
@@ -50,6 +66,55 @@ def test_any_integer_is_read_back(n: int, commas: bool, dollar: bool) -> None:
     written = ("-" if n < 0 else "") + ("$" if dollar else "") + digits
     assert value(f"Thus 7 x 3 = 21. The answer is {written}.") == n
     assert value(f"We add 7 and 3 and get {written}") == n
+
+
+SIGNS = st.sampled_from(["", "-", "−"])
+SENTENCES = st.sampled_from(
+    ["The answer is {}.", "The answer is {}", "The answer: **{}**", "Answer = {} in all, not 7."]
+)
+
+
+@given(SENTENCES, SIGNS, st.booleans(), st.integers(0, 10**12), st.text("0123456789", max_size=6))
+def test_any_decimal_is_read_back(
+    sentence: str, sign: str, dollar: bool, whole: int, decimals: str
+) -> None:
+    point = f".{decimals}" if decimals else ""
+    expected = Fraction(f"{whole}{point}") * (-1 if sign else 1)
+    for digits in {str(whole), f"{whole:,}", "" if decimals and not whole else str(whole)}:
+        written = f"{sign}{'$' * dollar}{digits}{point}"
+        assert value(sentence.format(written)) == expected, written
+        assert value(sentence.format(f"8 - 1 = {written}")) == expected, written
+
+
+@given(SENTENCES, SIGNS, st.integers(0, 10**5), st.integers(0, 99), st.integers(1, 99))
+def test_any_fraction_is_read_back(
+    sentence: str, sign: str, whole: int, above: int, below: int
+) -> None:
+    part, factor = Fraction(above, below), -1 if sign else 1
+    assert value(sentence.format(f"{sign}{above}/{below}")) == factor * part
+    assert value(sentence.format(f"{sign}{whole:,} {above}/{below}")) == factor * (whole + part)
+
+
+PIECES = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(["The answer is ", "-", "−", "$", ".", ",", "/", " ", "=", "0", "#### ", "٣"]),
+    st.integers(1, 5000).map(lambda n: "7" * n),
+    st.integers(1, 2000).map(lambda n: "1" + ",000" * n),
+)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join))
+def test_no_text_is_too_strange(text: str) -> None:
+    for name in SCORERS:
+        score = find_scorer(name)(text, "18", "m")
+        assert score.status in ("scored", "no_answer")
+        assert score.values["m"] in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", sorted(SCORERS))
+@pytest.mark.parametrize("digits", ["9" * 5000, "0." + "3" * 5000, "1/" + "7" * 5000])
+def test_more_digits_than_python_takes_are_never_right(name: str, digits: str) -> None:
+    assert find_scorer(name)(f"The answer is {digits}.", "18", "m").values == {"m": 0.0}
 
 
 def test_close_is_right_and_off_is_wrong() -> None:

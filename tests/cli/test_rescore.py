@@ -1,0 +1,103 @@
+"""`qwen-eval rescore`: what it leaves out and says so, and programs judged two at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from qwen_eval.cli import rescore
+from qwen_eval.sandbox.sandbox import Sandbox
+from qwen_eval.types import JudgeRequest, Response
+from tests.cli.command import qwen_eval, refused
+
+
+def run(tasks: str, model: str, out: Path, limit: int) -> Path:
+    done = qwen_eval("run", "--tasks", tasks, "--model", model, "--limit", limit, "--out", out)
+    assert done.returncode in (0, 4), done.stderr
+    return out
+
+
+class FakeSandbox:
+    """Passes every program but one, and knows how many it had at a time."""
+
+    def __init__(self, broken: str) -> None:
+        self.broken, self.active, self.most = broken, 0, 0
+        self._lock = threading.Lock()
+
+    def judge(self, request: JudgeRequest) -> Response:
+        with self._lock:
+            self.active += 1
+            self.most = max(self.most, self.active)
+        time.sleep(0.05)
+        with self._lock:
+            self.active -= 1
+        if request.entry_point == self.broken:
+            return Response(error="sandbox: gone", finish_reason="error")
+        return Response(text="fine", passed=True, finish_reason="judged")
+
+    def close(self) -> None:
+        pass
+
+
+def test_programs_are_judged_two_at_a_time_and_a_broken_judge_blames_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run("humaneval", "mock:oracle", tmp_path / "run", 4)
+    broken = json.loads((out / "samples.jsonl").read_text().splitlines()[0])["target"]
+    sandbox = FakeSandbox(broken)
+    monkeypatch.setattr(Sandbox, "open", lambda *_: sandbox)
+    rescore.command(run=out, data=None, show=5, as_json=True)
+    text = capsys.readouterr().out
+    task = json.loads(text.splitlines()[-1])["tasks"]["humaneval@strict"]
+    for scorer in ("indentation", "whole"):
+        row = task["scorers"][scorer]
+        assert (row["n"], row["errors"], row["estimate"]) == (3, 1, 1.0)
+        assert re.search(rf"{scorer} .*, 1 left out: they could not be judged", text)
+    assert sandbox.most == 2
+
+
+def test_samples_that_failed_and_a_run_that_stopped_are_told(tmp_path: Path) -> None:
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"contains": "Q: A ", "error": "no"}\n{"text": "The answer is 7."}\n')
+    out = run("gsm8k", f"mock:{script}", tmp_path / "run", 30)
+    records = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    failed = sum(record["status"] == "error" for record in records)
+    assert 0 < failed < 30
+    done = qwen_eval("rescore", out, "--json")
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first == (
+        f"gsm8k@strict: {30 - failed} stored replies; {failed} samples left out, they ended in an "
+        "error"
+    ) + ("" if (out / "DONE").exists() else "; UNFINISHED run, 30 of 30 samples")
+    assert json.loads(done.stdout.splitlines()[-1])["tasks"]["gsm8k@strict"]["failed"] == failed
+
+    (out / "DONE").unlink(missing_ok=True)
+    (out / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[:12]))
+    text = qwen_eval("rescore", out).stdout
+    assert "UNFINISHED run, 12 of 30 samples" in text
+
+
+def test_no_reply_at_all_is_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"error": "no"}\n')
+    out = run("gsm8k", f"mock:{script}", tmp_path / "run", 3)
+    line = refused(qwen_eval("rescore", out))
+    assert line == f"{out}: no stored replies to read, all 3 samples ended in an error"
+    (out / "samples.jsonl").write_text("")
+    assert refused(qwen_eval("rescore", out)) == f"{out}: no stored replies to read"
+
+
+def test_long_work_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run("gsm8k", "mock:oracle", tmp_path / "run", 5)
+    monkeypatch.setattr("qwen_eval.cli.progress.LINE_SECONDS", 0.0)
+    rescore.command(run=out, data=None, show=5, as_json=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == [f"{i}/20" for i in range(1, 21)]
