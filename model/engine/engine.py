@@ -17,7 +17,7 @@ from torch import Tensor
 from ..attention import Span, pack
 from ..rope import ntk_alpha
 from ..transformer import Transformer
-from .kv_cache import SequenceCache, bytes_per_token
+from .kv_cache import SequenceCache, bytes_per_token, empty_cache
 from .scheduler import Job, Piece, Scheduler
 from .sequence import (
     AnyTrack,
@@ -115,6 +115,7 @@ class Engine:
         pieces = self._scheduler.plan()
         if pieces:
             self._forward(pieces)
+            self._scheduler.store_prompts()
         finished, self._unclaimed = self._unclaimed, []
         for job in list(self._scheduler.running):
             job.branch_out()
@@ -188,7 +189,7 @@ class Engine:
             ids += track.tokens[piece.start : end]
             start = track.offset + piece.start
             spans.append(Span(piece.length, start, track.alpha, self._cache_of(track)))
-            if isinstance(track, GeneratingTrack) and piece.start >= track.prompt_length:
+            if isinstance(track, GeneratingTrack) and piece.start >= len(track.prompt):
                 self.stats.decoded_tokens += piece.length
             else:
                 self.stats.prompt_tokens += piece.length
@@ -210,15 +211,17 @@ class Engine:
                 row += len(positions)
 
     def _cache_of(self, track: AnyTrack) -> SequenceCache:
-        if track.cache is None:
-            capacity = len(track.tokens)
-            if isinstance(track, GeneratingTrack):
-                capacity += track.request.sampling.max_tokens
-            elif isinstance(track, ScoringTrack):
-                capacity -= 1  # the last token is only ever a target
-            track.cache = SequenceCache(
-                self.config, capacity, self.dtype, self.device, track.parent
-            )
+        if track.cache is not None:
+            return track.cache
+        if isinstance(track, GeneratingTrack):
+            capacity = len(track.tokens) + track.request.sampling.max_tokens
+            track.cache = empty_cache(self.config, capacity, self.dtype, self.device)
+            if track.parent is not None:
+                track.cache.adopt(track.parent)
+        else:
+            # The last token of a scored line is only ever a target.
+            capacity = track.waiting() - isinstance(track, ScoringTrack)
+            track.cache = empty_cache(self.config, capacity, self.dtype, self.device, track.parent)
         return track.cache
 
 

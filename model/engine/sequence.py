@@ -73,13 +73,16 @@ EngineResult = Generated | tuple[ContinuationScore, ...] | tuple[float, ...]
 class Track:
     """One line of tokens on its way through the model.
 
-    tokens[:fed] are in the cache (with the parent's before them, `offset` in number).
+    tokens[:fed] are in the cache or its parents (with those of a branch's root before them,
+    `offset` in number). `prompt`: ids whose keys and values others may share; none for a line
+    whose every position is scored.
     """
 
     tokens: list[int]
     offset: int = 0
     fed: int = 0
     alpha: float = 1.0
+    prompt: Ids = ()
     cache: SequenceCache | None = field(default=None, repr=False)
     parent: SequenceCache | None = field(default=None, repr=False)
 
@@ -114,7 +117,7 @@ class PromptTrack(Track):
     """A prompt whose last position decides the first token of every continuation."""
 
     def __init__(self, request: ScoreContinuations) -> None:
-        super().__init__(list(request.prompt))
+        super().__init__(list(request.prompt), prompt=request.prompt)
         self.continuations = request.continuations
         self.first_logprobs: list[float] = []
         self.first_greedy: list[bool] = []
@@ -153,9 +156,8 @@ class GeneratingTrack(Track):
     """A prompt that grows by one token per step."""
 
     def __init__(self, request: Generate) -> None:
-        super().__init__(list(request.prompt))
+        super().__init__(list(request.prompt), prompt=request.prompt)
         self.request = request
-        self.prompt_length = len(request.prompt)
         self.logprobs: list[float] = []
         self.reason: Literal["stop", "length"] | None = None
         self._generator: torch.Generator | None = None
@@ -165,7 +167,7 @@ class GeneratingTrack(Track):
     @property
     def new_ids(self) -> list[int]:
         """What has been written so far."""
-        return self.tokens[self.prompt_length :]
+        return self.tokens[len(self.prompt) :]
 
     def wanted(self, start: int, end: int) -> range:
         """Only the last position."""

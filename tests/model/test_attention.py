@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen_eval.model.attention import Batch, Span, attend, pack
 from qwen_eval.model.config import ModelConfig
-from qwen_eval.model.engine.kv_cache import SequenceCache, bytes_per_token
+from qwen_eval.model.engine.kv_cache import bytes_per_token, empty_cache
 from qwen_eval.model.transformer import Transformer
 
 CONFIG = ModelConfig(
@@ -92,7 +92,7 @@ def test_chunked_prefill_with_a_cache_is_the_whole(
 ) -> None:
     config = replace(CONFIG, num_heads=heads, num_kv_heads=kv_heads)
     q, k, v = heads_of(heads, kv_heads, 15)
-    caches = [SequenceCache(config, 15, q.dtype, q.device) for _ in range(2)]
+    caches = [empty_cache(config, 15, q.dtype, q.device) for _ in range(2)]
     pieces: list[Tensor] = []
     start = 0
     for length in chunks:
@@ -119,11 +119,11 @@ def test_branches_share_their_parents_keys(window: int | None) -> None:
     config = replace(CONFIG, num_heads=6, num_kv_heads=2)
     q, k, v = heads_of(6, 2, 12)
     other = heads_of(6, 2, 12, seed=1)
-    parent = SequenceCache(config, 9, q.dtype, q.device)
+    parent = empty_cache(config, 9, q.dtype, q.device)
     attend(q[:9], k[:9], v[:9], batch_of((Span(9, store=parent),)), 0, window)
     parent.advance(9)
     for tail in ([q, k, v], other):
-        branch = SequenceCache(config, 3, q.dtype, q.device, parent)
+        branch = empty_cache(config, 3, q.dtype, q.device, parent)
         outs = []
         for start, length in ((9, 2), (11, 1)):
             span = Span(length, start, store=branch)
@@ -198,7 +198,7 @@ def test_a_window_reaches_no_further() -> None:
 
 def test_cache_bytes_are_counted_right() -> None:
     config = replace(CONFIG, num_heads=6, num_kv_heads=2)
-    cache = SequenceCache(config, 10, torch.bfloat16, torch.device("cpu"))
+    cache = empty_cache(config, 10, torch.bfloat16, torch.device("cpu"))
     held = cache._keys_LNKD.nbytes + cache._values_LNKD.nbytes
     assert held == 10 * bytes_per_token(config, torch.bfloat16) == 10 * 2 * 2 * 2 * 8 * 2
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import weakref
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +19,7 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
-from qwen_eval.model.engine.kv_cache import SequenceCache, bytes_per_token
+from qwen_eval.model.engine.kv_cache import bytes_per_token
 from tests.model.toy_engine import (
     CONFIG,
     VOCABULARY,
@@ -37,25 +35,18 @@ engine_module = importlib.import_module("qwen_eval.model.engine.engine")
 # --- budgets ---------------------------------------------------------------------------------
 
 
-def test_the_cache_budget_is_never_exceeded_and_nothing_starves(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    live = [0]
-    peaks: list[int] = []
+def held_bytes(engine: Engine) -> int:
+    """Memory of every key and value that running jobs and stored prefixes hold."""
+    scheduler = engine._scheduler
+    caches = [track.cache for job in scheduler.running for track in job.tracks() if track.cache]
+    for root in scheduler.prefixes._roots.values():
+        caches += [node.cache for node in root.below() if node.cache]
+    return sum(
+        c._keys_LNKD.nbytes + c._values_LNKD.nbytes for c in {id(c): c for c in caches}.values()
+    )
 
-    class Counted(SequenceCache):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            size = self._keys_LNKD.nbytes + self._values_LNKD.nbytes
-            live[0] += size
-            peaks.append(live[0])
-            weakref.finalize(self, self.freed, size)
 
-        @staticmethod
-        def freed(size: int) -> None:
-            live[0] -= size
-
-    monkeypatch.setattr(engine_module, "SequenceCache", Counted)
+def test_the_cache_budget_is_never_exceeded_and_nothing_starves() -> None:
     model = toy()
     budget = 60 * bytes_per_token(CONFIG, torch.float64)
     engine = Engine(model, cache_bytes=budget, token_budget=16)
@@ -66,15 +57,18 @@ def test_the_cache_budget_is_never_exceeded_and_nothing_starves(
     jobs = [engine.submit(request) for request in work]
     results: dict[int, EngineResult] = {}
     finished: list[int] = []
+    peaks: list[int] = []
     for _ in range(400):
         for job, result in engine.step():
             results[job] = result
             finished.append(job)
+        peaks.append(held_bytes(engine))
         if not engine.pending:
             break
     assert max(peaks) <= budget
     assert max(peaks) > budget // 2
-    assert live[0] == 0
+    token = bytes_per_token(CONFIG, torch.float64)
+    assert held_bytes(engine) == engine._scheduler.prefixes.tokens * token
     # First come, first served: the large one is not overtaken by what came after it.
     assert not {job for job in finished[: finished.index(jobs[8])] if job > jobs[8]}
     for job, request in zip(jobs, work, strict=True):
