@@ -172,13 +172,13 @@ class RunWriter:
 
     def add(self, record: SampleRecord) -> None:
         """Append a finished sample."""
-        self._journal.append(asdict(record))
+        self._journal.append(vars(record))  # asdict would copy what is about to be written
         self.done[record.task, record.id] = record
 
     def finish(self, order: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> None:
         """Put the samples into `order` (task, id), write metrics.json, and DONE last."""
         self._journal.close()
-        lines = [json.dumps(asdict(self.done[key]), ensure_ascii=False) for key in order]
+        lines = [json.dumps(vars(self.done[key]), ensure_ascii=False) for key in order]
         write_atomic(self.folder / "samples.jsonl", "".join(line + "\n" for line in lines))
         self._write("metrics.json", metrics)
         self._write_info()
