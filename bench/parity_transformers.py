@@ -50,7 +50,9 @@ def main() -> None:
             out = peer.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
-                max_new_tokens=response.output_tokens,
+                max_new_tokens=max(
+                    response.output_tokens, 1
+                ),  # its end alone, where ours ended at once
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_logits=True,
