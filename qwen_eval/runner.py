@@ -149,8 +149,8 @@ class Runner:
 def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = None) -> Score:
     """Drive one solver with the replies a run has stored; programs are judged anew.
 
-    Ends in an error score where more is asked than is stored, where the judge fails, or where the
-    solver does.
+    Ends in an error score, `detail` saying why, where more is asked than is stored, where the
+    judge fails, or where the solver does.
     """
     stored = iter([response for response in responses if response.finish_reason != "judged"])
     try:
@@ -163,10 +163,14 @@ def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = 
                 response = next(stored, None)
             if response is None or response.error is not None:
                 solver.close()
-                return Score({}, status="error")
+                return _error_score(response.error if response else "the solver asks for more")
             request = solver.send(response)
     except StopIteration as end:
         score: Score = end.value
         return score
-    except Exception:
-        return Score({}, status="error")
+    except Exception as error:
+        return _error_score(f"solver: {type(error).__name__}: {error}")
+
+
+def _error_score(reason: str | None) -> Score:
+    return Score({}, status="error", detail={"error": reason})

@@ -29,7 +29,7 @@ def smollm2() -> Path:
     """The converted SmolLM2, as `qwen-eval models pull smollm2` leaves it."""
     from qwen_eval.model import smollm2
 
-    if not (smollm2.folder() / "config.json").exists():
+    if not smollm2.ready():
         pytest.skip("SmolLM2 is not in the cache: run `qwen-eval models pull smollm2`")
     return smollm2.folder()
 

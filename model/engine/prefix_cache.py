@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .kv_cache import SequenceCache
+from .sequence import Ids
 
 BLOCK = 16
-Ids = tuple[int, ...]
 
 
 @dataclass(eq=False)

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .prefix_cache import Ids, Node, PrefixCache
-from .sequence import AnyTrack, GeneratingTrack, PromptTrack, ScoringTrack
+from .prefix_cache import Node, PrefixCache
+from .sequence import AnyTrack, GeneratingTrack, Ids, PromptTrack, ScoringTrack
 
 PREFIX_SHARE = 0.25
 

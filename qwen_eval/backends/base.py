@@ -92,6 +92,16 @@ def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:
             raise UserError(f"{flag}: changes nothing of {kind} models; leave it out")
 
 
+def choose_device(wish: str) -> str:
+    """`auto` is cuda where torch sees a GPU, else cpu. Raises UserError for cuda without one."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if wish == "cuda" and not gpu:
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    return ("cuda" if gpu else "cpu") if wish == "auto" else wish
+
+
 def model_name(target: str) -> str:
     """The last part of a folder or hub id; a folder's own name where it is written as `.`."""
     path = Path(target)

@@ -22,6 +22,7 @@ from transformers import (
 from qwen_eval.backends.base import (
     BackendInfo,
     BackendOptions,
+    choose_device,
     folder_fingerprint,
     model_name,
     refuse_flags,
@@ -59,9 +60,7 @@ class HfBackend(QueuedBackend):
     def open(cls, target: str, options: BackendOptions) -> HfBackend:
         """A folder or a hub id. Raises UserError when it cannot be loaded."""
         refuse_flags(options, "hf:")
-        device = options.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = choose_device(options.device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(target)
             model = AutoModelForCausalLM.from_pretrained(

@@ -19,6 +19,7 @@ from lm_eval.api.registry import get_model
 from qwen_eval.backends.base import (
     BackendInfo,
     BackendOptions,
+    choose_device,
     folder_fingerprint,
     model_name,
     refuse_flags,
@@ -173,9 +174,5 @@ class LmEvalBackend(QueuedBackend):
 
 def _device(model: Any, wish: str) -> str | None:
     """Its models on a local device take cuda unless told, whether there is any or not."""
-    if wish != "auto":
-        return wish
-    import torch
-
     local = "device" in inspect.signature(model.__init__).parameters
-    return ("cuda" if torch.cuda.is_available() else "cpu") if local else None
+    return choose_device(wish) if local or wish != "auto" else None

@@ -6,17 +6,20 @@ predicate of stop strings, cuts what does not fit the context and says so.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from qwen_eval.backends.base import BackendInfo, BackendOptions
+from qwen_eval.backends.base import (
+    BackendInfo,
+    BackendOptions,
+    choose_device,
+    folder_fingerprint,
+)
 from qwen_eval.backends.encoding import PromptEncoder
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import file_hash
 from qwen_eval.model import chatml
 from qwen_eval.model.config import load_config
 from qwen_eval.model.engine import (
@@ -29,7 +32,7 @@ from qwen_eval.model.engine import (
     ScoreTokens,
 )
 from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
-from qwen_eval.model.weights import load_model, weight_files
+from qwen_eval.model.weights import load_model
 from qwen_eval.types import (
     GenerateRequest,
     LoglikelihoodRequest,
@@ -58,22 +61,15 @@ class NativeBackend:
     def open(cls, target: str, options: BackendOptions) -> NativeBackend:
         """Load a folder. Raises UserError for anything wrong with it or with the options."""
         folder = Path(target)
-        device = _device(options.device)
+        device = choose_device(options.device)
         dtype = _dtype(options.dtype, device)
-        released = load_config(folder)
-        config = released.with_context(**options.context, max_length=options.max_length)
+        config = load_config(folder).with_context(**options.context, max_length=options.max_length)
         tokenizer = load_tokenizer(folder)
-        # Not the files but what was read from them: a RoPE base or a stop id changes the model.
-        identity = [released, tokenizer.fingerprint, sorted(tokenizer.stop_ids), tokenizer.bos_id]
-        identity += [tokenizer.start_id, tokenizer.default_system]
-        fingerprint = hashlib.sha256(repr(identity).encode())
-        for file in weight_files(folder):
-            fingerprint.update(file_hash(file).encode())
         model = load_model(folder, dtype, device, config)
         engine = Engine(model, max_sequences=options.batch or DEFAULT_BATCH)
         info = BackendInfo(
             name=folder.resolve().name,
-            fingerprint=fingerprint.hexdigest()[:16],
+            fingerprint=folder_fingerprint(folder),
             tokenizer=tokenizer.fingerprint,
             dtype=str(dtype).removeprefix("torch."),
             device=device,
@@ -232,14 +228,6 @@ def _note(folder: Path) -> str:
     """What the converter of a checkpoint had to say of it, such as its quantisation."""
     path = folder / "NOTE"
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
-
-
-def _device(wish: str) -> str:
-    if wish == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
-    return wish
 
 
 def _dtype(wish: str, device: str) -> torch.dtype:

@@ -123,8 +123,9 @@ def _compare(
     for scorer, found in scores.items():
         scored = [score for score in found if score.status != "error"]
         unread = sum(score.status == "no_answer" for score in scored)
-        failed = len(found) - len(scored)
-        notes = f", {failed} left out: they could not be judged" if failed else ""
+        faults = [score.detail.get("error") for score in found if score.status == "error"]
+        failed = len(faults)
+        notes = f", {failed} left out: they could not be judged ({faults[0]})" if faults else ""
         notes += " (the recipe's own)" if scorer == task.info.scorer else ""
         mean = estimate([score.values.get(metric, 0.0) for score in scored])
         percent = f"{100 * mean.estimate:5.1f} %" if mean else "    – %"

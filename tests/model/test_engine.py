@@ -32,6 +32,7 @@ from tests.model.toy_engine import (
     alone,
     assert_same,
     continuations,
+    drive,
     full_logits,
     ids,
     mixed,
@@ -105,33 +106,14 @@ def test_any_workload_gives_each_request_its_own_answer(
         token_budget=token_budget,
         cache_bytes=cache_tokens * bytes_per_token(config, torch.float64),
     )
-    results: dict[int, EngineResult] = {}
-    submitted: dict[int, EngineRequest] = {}
+    seen = 0
 
-    def step() -> None:
-        before = engine.stats.prompt_tokens + engine.stats.decoded_tokens
-        for job, result in engine.step():
-            assert job not in results
-            results[job] = result
-        fed = engine.stats.prompt_tokens + engine.stats.decoded_tokens - before
-        assert fed <= max(token_budget, max_sequences + 1)
+    def feeds_no_more_than_it_may() -> None:
+        nonlocal seen
+        before, seen = seen, engine.stats.prompt_tokens + engine.stats.decoded_tokens
+        assert seen - before <= max(token_budget, max_sequences + 1)
 
-    for number, (request, pause) in enumerate(zip(work, pauses, strict=False)):
-        job = engine.submit(request)
-        submitted[job] = request
-        for _ in range(pause):
-            step()
-        if number in cancelled and job not in results:
-            engine.cancel(job)
-            del submitted[job]
-    steps = 0
-    while engine.pending:
-        step()
-        steps += 1
-        assert steps < 1000
-    assert results.keys() == submitted.keys()
-    for job, request in submitted.items():
-        assert_same(results[job], alone(model, request))
+    drive(engine, zip(work, pauses, strict=False), cancelled, feeds_no_more_than_it_may)
 
 
 def test_joining_and_leaving_mid_flight() -> None:

@@ -20,9 +20,8 @@ from qwen_eval.model.engine import (
 )
 from qwen_eval.model.engine.kv_cache import SequenceCache, bytes_per_token
 from qwen_eval.model.engine.prefix_cache import BLOCK, Node, PrefixCache
-from tests.model.toy_engine import CONFIG, GROUPED, alone, assert_same, ids, toy
-
-Ids = tuple[int, ...]
+from qwen_eval.model.engine.sequence import Ids
+from tests.model.toy_engine import CONFIG, GROUPED, alone, assert_same, drive, ids, toy
 
 
 def keys_of(line: Ids, parent: SequenceCache | None = None) -> SequenceCache:
@@ -206,30 +205,12 @@ def test_any_workload_with_shared_beginnings_gives_each_its_own_answer(
         cache_bytes=cache_tokens * bytes_per_token(config, torch.float64),
     )
     scheduler = engine._scheduler
-    submitted: dict[int, EngineRequest] = {}
-    answered: set[int] = set()
 
-    def step() -> None:
-        for job, result in engine.step():
-            assert_same(result, alone(model, submitted[job]))
-            answered.add(job)
+    def keeps_its_books() -> None:
         assert scheduler.held <= cache_tokens
         assert scheduler.prefixes.tokens == sum(len(n.ids) for n in nodes(scheduler.prefixes))
 
-    dropped: set[int] = set()
-    for number, (request, pause) in enumerate(zip(work, pauses, strict=False)):
-        job = engine.submit(request)
-        submitted[job] = request
-        if number in cancelled:
-            engine.cancel(job)
-            dropped.add(job)
-        for _ in range(pause):
-            step()
-    for _ in range(3000):
-        if not engine.pending:
-            break
-        step()
-    assert answered == set(submitted) - dropped
+    drive(engine, zip(work, pauses, strict=False), cancelled, keeps_its_books)
     assert scheduler.held == scheduler.prefixes.tokens, "nothing is reserved any more"
     scheduler.prefixes.evict(cache_tokens)
     assert scheduler.prefixes.tokens == 0, "nothing is stood on any more"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from qwen_eval.model.attention import Span, pack
 from qwen_eval.model.config import ModelConfig
 from qwen_eval.model.engine import (
     ContinuationScore,
+    Engine,
     EngineRequest,
     EngineResult,
     Generate,
@@ -143,3 +144,38 @@ def mixed() -> list[EngineRequest]:
         ScoreTokens(ids(2)),
         ScoreContinuations(ids(33), tuple(ids(n, n) for n in (3, 3, 12))),
     ]
+
+
+def drive(
+    engine: Engine,
+    work: Iterable[tuple[EngineRequest, int]],
+    cancelled: Collection[int],
+    after_step: Callable[[], None],
+) -> None:
+    """Submit requests with so many steps behind each, cancel some on their way, step to the end:
+    every other one is answered once, and as it is alone."""
+    submitted: dict[int, EngineRequest] = {}
+    results: dict[int, EngineResult] = {}
+
+    def step() -> None:
+        for job, result in engine.step():
+            assert job not in results
+            results[job] = result
+        after_step()
+
+    for number, (request, pause) in enumerate(work):
+        job = engine.submit(request)
+        submitted[job] = request
+        for _ in range(pause):
+            step()
+        if number in cancelled and job not in results:
+            engine.cancel(job)
+            del submitted[job]
+    steps = 0
+    while engine.pending:
+        step()
+        steps += 1
+        assert steps < 1000
+    assert results.keys() == submitted.keys()
+    for job, request in submitted.items():
+        assert_same(results[job], alone(engine.model, request))
