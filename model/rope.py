@@ -8,6 +8,7 @@ Shapes: T tokens, D head dimension.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,21 +33,57 @@ def inverse_frequencies(head_dim: int, base: float, alpha: float = 1.0) -> Tenso
 
 
 def rotation(positions_T: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """(cos, sin), each [T, D] in fp32, both halves alike (the rotate-half layout of NeoX).
+    """(cos, sin), each [T, D/2] in fp32: one angle per pair (i, i + D/2), NeoX's layout.
 
     `frequencies` is [D/2], or [T, D/2] where tokens differ.
     """
     angles = positions_T.float()[:, None] * frequencies
-    angles_TD = torch.cat((angles, angles), dim=-1)
-    return angles_TD.cos(), angles_TD.sin()
+    return angles.cos(), angles.sin()
 
 
-def rotate(x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+def rotate(x_THD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i+D/2}) by its token's angle; in fp32, returned in x's dtype."""
-    x = x_THD.float()
-    low, high = x.chunk(2, dim=-1)
-    turned = torch.cat((-high, low), dim=-1)
-    return (x * cos_TD[:, None] + turned * sin_TD[:, None]).to(x_THD.dtype)
+    low, high = x_THD.float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    turned = torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+    return turned.to(x_THD.dtype)
+
+
+class RotationTable:
+    """Rotations by position and NTK alpha, computed once, CHUNK positions at a time: a position's
+    figures then never depend on which others were asked for with it."""
+
+    CHUNK = 1024
+
+    def __init__(self, head_dim: int, base: float, device: torch.device) -> None:
+        self._head_dim, self._base, self._device = head_dim, base, device
+        self._tables: dict[float, tuple[Tensor, Tensor]] = {}
+
+    def rows(self, positions: Sequence[int], alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """(cos, sin), each [T, D/2], of T tokens."""
+        at = torch.tensor(positions, device=self._device)
+        known = sorted(set(alphas))
+        if len(known) == 1:
+            cos, sin = self._table(known[0], max(positions) + 1)
+            return cos[at], sin[at]
+        which = torch.tensor([known.index(alpha) for alpha in alphas], device=self._device)
+        tables = [self._table(alpha, max(positions) + 1) for alpha in known]
+        length = min(len(cos) for cos, _ in tables)
+        cos, sin = (torch.stack([pair[i][:length] for pair in tables]) for i in (0, 1))
+        return cos[which, at], sin[which, at]
+
+    def _table(self, alpha: float, length: int) -> tuple[Tensor, Tensor]:
+        cos, sin = self._tables.get(alpha, (None, None))
+        have = 0 if cos is None else len(cos)
+        if cos is None or sin is None or have < length:
+            frequencies = inverse_frequencies(self._head_dim, self._base, alpha)
+            parts = [(cos, sin)] if cos is not None and sin is not None else []
+            for start in range(have, length, self.CHUNK):
+                pair = rotation(torch.arange(start, start + self.CHUNK), frequencies)
+                parts.append((pair[0].to(self._device), pair[1].to(self._device)))
+            cos, sin = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+            self._tables[alpha] = cos, sin
+        return cos, sin
 
 
 def logn_scale(positions_T: Tensor, trained_length: int) -> Tensor:

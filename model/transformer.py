@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Batch, Span, attend, pack
+from .attention import Batch, Span, pack
 from .config import ModelConfig
 from .rope import rotate
+
+_SHARE = 32768  # elements below which PyTorch gives no thread a share of its own (GRAIN_SIZE)
 
 
 class RMSNorm(nn.Module):
@@ -51,16 +53,27 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(D, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(D, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x_TE: Tensor, batch: Batch, layer: int, window: int | None) -> Tensor:
-        """[T, E] in, [T, E] out; the new keys and values go into the spans' stores."""
-        q_THD = self.q_proj(x_TE).unflatten(-1, (self.heads, self.head_dim))
-        k_TKD = self.k_proj(x_TE).unflatten(-1, (self.kv_heads, self.head_dim))
-        v_TKD = self.v_proj(x_TE).unflatten(-1, (self.kv_heads, self.head_dim))
+    def heads_of(self, x_TE: Tensor) -> tuple[Tensor, Tensor]:
+        """[T, H + K, D] queries and keys, and [T, K, D] values; not yet rotated."""
+        shape = (-1, self.head_dim)
+        q_THD = self.q_proj(x_TE).unflatten(-1, shape)
+        k_TKD = self.k_proj(x_TE).unflatten(-1, shape)
+        return self.normed(q_THD, k_TKD), self.v_proj(x_TE).unflatten(-1, shape)
+
+    def normed(self, q_THD: Tensor, k_TKD: Tensor) -> Tensor:
+        """Queries and keys in one, after their norms where the family has them."""
         if self.q_norm is not None and self.k_norm is not None:
             q_THD, k_TKD = self.q_norm(q_THD), self.k_norm(k_TKD)
-        q_THD = rotate(q_THD, batch.cos_TD, batch.sin_TD)
-        k_TKD = rotate(k_TKD, batch.cos_TD, batch.sin_TD)
-        out_THD = attend(q_THD, k_TKD, v_TKD, batch, layer, window)
+        return torch.cat((q_THD, k_TKD), dim=1)
+
+    def forward(self, x_TE: Tensor, batch: Batch, layer: int, window: int | None) -> Tensor:
+        """[T, E] in, [T, E] out; queries and keys are rotated together."""
+        qk, v_TKD = self.heads_of(x_TE)
+        qk = rotate(qk, batch.cos, batch.sin)
+        q_THD, k_TKD = qk[:, : self.heads], qk[:, self.heads :]
+        if batch.logn_T is not None:
+            q_THD = (q_THD * batch.logn_T[:, None, None]).to(q_THD.dtype)
+        out_THD = batch.attend(q_THD, k_TKD, v_TKD, layer, window)
         projected: Tensor = self.o_proj(out_THD.flatten(1))
         return projected
 
@@ -77,8 +90,28 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_TE: Tensor) -> Tensor:
         """[T, E] in, [T, E] out."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x_TE)) * self.up_proj(x_TE))
+        out: Tensor = self.down_proj(silu(self.gate_proj(x_TE)) * self.up_proj(x_TE))
         return out
+
+
+def silu(x_TF: Tensor) -> Tensor:
+    """x * sigmoid(x); in inference each element's bits do not depend on where it stands.
+
+    PyTorch's CPU kernel takes its scalar exp, which rounds otherwise, for what a thread's share
+    leaves over behind the last whole vector; a share that would end inside a row goes to one
+    thread.
+    """
+    threads = min(torch.get_num_threads(), -(-x_TF.numel() // _SHARE))
+    if x_TF.device.type != "cpu" or x_TF.numel() % (64 * threads) == 0:
+        return F.silu(x_TF)
+    if not torch.is_inference_mode_enabled():
+        return F.silu(x_TF)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return F.silu(x_TF)
+    finally:
+        torch.set_num_threads(before)
 
 
 class Block(nn.Module):
@@ -100,7 +133,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A decoder-only language model over packed token ids."""
+    """A decoder-only language model over packed token ids.
+
+    `kernels`: whose matrix products its layers use; fused.py may change it.
+    """
+
+    kernels = "torch"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

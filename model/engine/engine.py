@@ -7,32 +7,34 @@ and returns what finished. Sequences join and leave between steps. Knows no text
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ..attention import Span, pack
+from ..config import ModelConfig
 from ..rope import ntk_alpha
 from ..transformer import Transformer
-from .kv_cache import SequenceCache, bytes_per_token, empty_cache
-from .scheduler import Job, Piece, Scheduler
+from .pages import PAGE, PagePool, page_bytes
+from .passes import PROMPT_ROWS, Passes, is_out_of_memory
+from .scheduler import Job, Scheduler
 from .sequence import (
     AnyTrack,
     EngineRequest,
     EngineResult,
     Generate,
     GeneratingTrack,
+    Piece,
     PromptTrack,
     ScoreContinuations,
     ScoreTokens,
     ScoringTrack,
 )
 
-LOGIT_ROWS = 256  # rows that meet the vocabulary at a time; 256 x 151,936 fp32 are 156 MB
-DEFAULT_CACHE_BYTES = 4 * 2**30
+DRAFT_ROWS = 8  # rows that a decoding pass takes at little more than the cost of one
+LEAST_ROWS = 16  # prompt tokens that memory must suffice for
+USUAL_LENGTH = 2048  # tokens of a sequence that the default cache has room for
 
 
 @dataclass
@@ -42,15 +44,19 @@ class EngineStats:
     steps: int = 0
     prompt_tokens: int = 0
     decoded_tokens: int = 0
+    drafted_tokens: int = 0
     seconds: float = 0.0
 
 
 class Engine:
     """Continuous batching over one model.
 
-    `max_sequences`: requests computed at a time. `token_budget`: tokens per forward pass; longer
-    prompts are fed in chunks. `cache_bytes`: memory for keys and values. Raises ValueError for a
-    limit below 1.
+    `max_sequences`: requests computed at a time. `token_budget`: prompt tokens per forward pass;
+    longer prompts are fed in chunks. `cache_bytes`: memory for keys and values, None for as much
+    as the sequences will likely need. `batch_invariant`: a request's figures then are the same
+    bits whatever runs beside it; `exact` says whether this machine could be brought to it.
+    `prefixes`, `drafts`: share prompts' beginnings; try repeated text when decoding greedily.
+    Raises ValueError for a limit below 1 or a budget that holds no page.
     """
 
     def __init__(
@@ -58,8 +64,12 @@ class Engine:
         model: Transformer,
         *,
         max_sequences: int = 32,
-        token_budget: int = 2048,
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        token_budget: int = PROMPT_ROWS,
+        cache_bytes: int | None = None,
+        page_size: int = PAGE,
+        batch_invariant: bool = True,
+        prefixes: bool = True,
+        drafts: bool = True,
     ) -> None:
         for name, limit in (("max_sequences", max_sequences), ("token_budget", token_budget)):
             if limit < 1:
@@ -67,8 +77,28 @@ class Engine:
         self.model, self.config = model, model.config
         weight = model.embedding.weight
         self.dtype, self.device = weight.dtype, weight.device
-        cache_tokens = cache_bytes // bytes_per_token(self.config, self.dtype)
-        self._scheduler = Scheduler(max_sequences, token_budget, cache_tokens)
+        one = page_bytes(self.config, self.dtype, page_size)
+        if cache_bytes is None:
+            cache_bytes = _usual_cache_bytes(
+                self.config, max_sequences, one, page_size, self.device
+            )
+        pages = cache_bytes // one
+        # The newest page of every decoding sequence is a slot; the rest is for all.
+        slots = min(max_sequences, pages // 2)
+        if not slots:
+            raise ValueError(
+                f"the budget of {cache_bytes:,} bytes for keys and values holds less than two "
+                f"pages of {one:,} bytes; give it more (--kv-memory)"
+            )
+        self.pool = PagePool(self.config, pages, page_size, slots, self.dtype, self.device)
+        self._passes = Passes(model, self.pool, batch_invariant=batch_invariant)
+        self._scheduler = Scheduler(
+            slots,
+            min(token_budget, PROMPT_ROWS),
+            self.pool,
+            prefixes=prefixes,
+            draft_rows=DRAFT_ROWS if drafts else 0,
+        )
         self._jobs: dict[int, Job] = {}
         self._next_id = 0
         self._unclaimed: list[tuple[int, EngineResult]] = []
@@ -81,7 +111,8 @@ class Engine:
         none at all, a request longer than the model's context, or one that the cache budget
         can never hold.
         """
-        job = Job(self._next_id, _root_track(request), self._check(request))
+        self._check(request)
+        job = Job(self._next_id, _root_track(request))
         if self.config.ntk:
             # From the whole prompt's length, and kept while decoding (modeling_qwen.py).
             job.root.alpha = ntk_alpha(len(job.root.tokens), self.config.trained_length)
@@ -89,6 +120,11 @@ class Engine:
         self._jobs[job.id] = job
         self._next_id += 1
         return job.id
+
+    @property
+    def exact(self) -> bool:
+        """Whether a request's figures are the same bits whatever runs beside it."""
+        return self._passes.exact
 
     @property
     def pending(self) -> int:
@@ -112,13 +148,13 @@ class Engine:
     def step(self) -> list[tuple[int, EngineResult]]:
         """One forward pass; returns the requests it finished, in order of submission."""
         began = time.perf_counter()
-        pieces = self._scheduler.plan()
-        if pieces:
-            self._forward(pieces)
-            self._scheduler.store_prompts()
+        decoding, prompts = self._scheduler.plan()
+        self._feed(decoding, decoding=True)
+        self._feed(prompts, decoding=False)
+        self._scheduler.store_prompts()
         finished, self._unclaimed = self._unclaimed, []
         for job in list(self._scheduler.running):
-            job.branch_out()
+            job.branch_out(self.pool.size)
             if job.finished:
                 self._scheduler.remove(job)
                 del self._jobs[job.id]
@@ -151,18 +187,16 @@ class Engine:
         self._unclaimed += done.items()
         return results
 
-    def _check(self, request: EngineRequest) -> int:
+    def _check(self, request: EngineRequest) -> None:
         if isinstance(request, ScoreTokens):
             sequences, length = [request.ids], len(request.ids)
-            reserved = length
         elif isinstance(request, ScoreContinuations):
             sequences = [request.prompt, *request.continuations]
             longest = max((len(c) for c in request.continuations), default=0)
             length = len(request.prompt) + longest - 1
-            reserved = len(request.prompt) + sum(len(c) - 1 for c in request.continuations)
         else:
             sequences = [request.prompt]
-            length = reserved = len(request.prompt) + request.sampling.max_tokens
+            length = len(request.prompt) + request.sampling.max_tokens
         if isinstance(request, ScoreContinuations) and not request.continuations:
             raise ValueError("no continuation to score")
         if any(not ids for ids in sequences):
@@ -174,55 +208,33 @@ class Engine:
         low, high = min(map(min, sequences)), max(map(max, sequences))
         if low < 0 or high >= self.config.vocab_size:
             raise ValueError(f"token id {low if low < 0 else high} is outside the vocabulary")
-        return reserved
 
-    def _forward(self, pieces: list[Piece]) -> None:
-        ids: list[int] = []
-        spans: list[Span] = []
-        rows: list[int] = []  # packed rows that meet the vocabulary
-        owners: list[tuple[AnyTrack, int]] = []  # whose they are, and at which position
-        for piece in pieces:
-            track, end = piece.track, piece.start + piece.length
-            for position in track.wanted(piece.start, end):
-                rows.append(len(ids) + position - piece.start)
-                owners.append((track, position))
-            ids += track.tokens[piece.start : end]
-            start = track.offset + piece.start
-            spans.append(Span(piece.length, start, track.alpha, self._cache_of(track)))
-            if isinstance(track, GeneratingTrack) and piece.start >= len(track.prompt):
-                self.stats.decoded_tokens += piece.length
-            else:
-                self.stats.prompt_tokens += piece.length
-        batch = pack(self.config, torch.tensor(ids, device=self.device), tuple(spans))
-        hidden_TE = self.model.hidden(batch)
-        for piece in pieces:
-            self._cache_of(piece.track).advance(piece.length)
-            piece.track.fed += piece.length
-        self._read_logits(hidden_TE[torch.tensor(rows, dtype=torch.long)], owners)
-
-    def _read_logits(self, hidden_RE: Tensor, owners: list[tuple[AnyTrack, int]]) -> None:
-        for low in range(0, len(owners), LOGIT_ROWS):
-            block = owners[low : low + LOGIT_ROWS]
-            logits_RV = self.model.logits(hidden_RE[low : low + LOGIT_ROWS]).float()
-            row = 0
-            for track, group in groupby(block, key=lambda owner: owner[0]):
-                positions = [position for _, position in group]
-                track.take(positions[0], logits_RV[row : row + len(positions)])
-                row += len(positions)
-
-    def _cache_of(self, track: AnyTrack) -> SequenceCache:
-        if track.cache is not None:
-            return track.cache
-        if isinstance(track, GeneratingTrack):
-            capacity = len(track.tokens) + track.request.sampling.max_tokens
-            track.cache = empty_cache(self.config, capacity, self.dtype, self.device)
-            if track.parent is not None:
-                track.cache.adopt(track.parent)
+    def _feed(self, pieces: Sequence[Piece], *, decoding: bool) -> None:
+        """Feed all pieces; where memory does not suffice, fewer at a time from now on."""
+        if not pieces:
+            return
+        before = [piece.track.fed for piece in pieces]
+        try:
+            self._passes.run(pieces, decoding=decoding)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            left = [p for p, fed in zip(pieces, before, strict=True) if p.track.fed == fed]
+            if len(left) == 1 and left[0].rows <= LEAST_ROWS:
+                raise
+            scheduler = self._scheduler
+            scheduler.token_budget = max(scheduler.token_budget // 2, LEAST_ROWS)
+            if len(left) > 1:
+                self._feed(left[: len(left) // 2], decoding=decoding)
+                self._feed(left[len(left) // 2 :], decoding=decoding)
+            # One piece too long alone is cut shorter in the next step.
         else:
-            # The last token of a scored line is only ever a target.
-            capacity = track.waiting() - isinstance(track, ScoringTrack)
-            track.cache = empty_cache(self.config, capacity, self.dtype, self.device, track.parent)
-        return track.cache
+            fed = sum(piece.rows for piece in pieces)
+            if decoding:
+                self.stats.decoded_tokens += len(pieces)
+                self.stats.drafted_tokens += fed - len(pieces)
+            else:
+                self.stats.prompt_tokens += fed
 
 
 def _root_track(request: EngineRequest) -> AnyTrack:
@@ -237,3 +249,25 @@ def _result(job: Job) -> EngineResult:
     if isinstance(job.root, ScoringTrack):
         return tuple(job.root.logprobs)
     return job.root.result()
+
+
+def _usual_cache_bytes(
+    config: ModelConfig, sequences: int, page: int, size: int, device: torch.device
+) -> int:
+    """Room for every sequence at a usual length with a few branches, and for one at full length,
+    within half the memory that is free. It is taken only as it is used."""
+    usual = sequences * (-(-min(config.max_length, USUAL_LENGTH) // size) + 4)
+    longest = -(-config.max_length // size) + 1
+    return max(2 * page, min((usual + longest) * page, _free_memory(device) // 2))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that can still be had, on a CPU by /proc/meminfo; plenty where there is none."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 2**40
+    free = next((line for line in lines if line.startswith("MemAvailable:")), "")
+    return int(free.split()[1]) * 1024 if free else 2**40

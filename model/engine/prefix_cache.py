@@ -1,20 +1,22 @@
 """Keys and values of prompts already read, in a radix tree over their token ids.
 
 A prompt that begins like an earlier one (few-shot exemplars, a system message, a conversation that
-grows) takes its beginning from here. Prefixes are shared in whole blocks. What changes keys and
-values without changing ids parts the tree: dtype and weights belong to the engine, NTK's alpha is
-the key of a root. Only prompts come in, never tokens written by decoding, whose bits may differ
-from those that prefill would give.
+grows) takes its beginning from here. Prefixes are shared in whole blocks of ids; the pages that
+hold them by reference, but for the last, unfinished one, of which a sequence makes its own copy.
+What changes keys and values without changing ids parts the tree: dtype and weights belong to the
+engine, NTK's alpha is the key of a root. Only prompts come in, never tokens written by decoding,
+whose bits may differ from those that prefill would give.
 
 What nobody stands on is dropped, least recently used first. Knows nothing of requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .kv_cache import SequenceCache
+from .pages import PagePool
 from .sequence import Ids
 
 BLOCK = 16
@@ -22,15 +24,16 @@ BLOCK = 16
 
 @dataclass(eq=False)
 class Node:
-    """A run of whole blocks behind its parent's; a root has neither ids nor cache.
+    """A run of whole blocks behind its parent's; a root has no ids.
 
-    `length`: tokens from the root to its end. `pins`: sequences that stand on it now.
+    `length`: tokens from the root to its end. `pages`: those that hold its ids, in order; the
+    first may hold the end of its parent's as well. `pins`: sequences that stand on it now.
     """
 
     ids: Ids
-    cache: SequenceCache | None
     parent: Node | None
     length: int = 0
+    pages: tuple[int, ...] = ()
     children: dict[Ids, Node] = field(default_factory=dict)
     pins: int = 0
     used: int = 0
@@ -43,12 +46,20 @@ class Node:
 
 
 class PrefixCache:
-    """`tokens`: how many are held now. `block`: tokens per block."""
+    """`pages`: how many are held now. `block`: tokens per block, a divisor of the page size."""
 
-    def __init__(self, block: int = BLOCK) -> None:
-        self.block, self.tokens = block, 0
+    def __init__(self, pool: PagePool, block: int = BLOCK) -> None:
+        if pool.size % block:
+            raise ValueError(f"pages of {pool.size} positions do not hold whole blocks of {block}")
+        self.block, self._pool = block, pool
         self._roots: dict[float, Node] = {}
+        self._held: Counter[int] = Counter()
         self._clock = 0
+
+    @property
+    def pages(self) -> int:
+        """Pages held by the tree."""
+        return len(self._held)
 
     def known(self, ids: Ids, alpha: float) -> int:
         """How many of the first ids are stored, in whole blocks; changes nothing."""
@@ -66,6 +77,16 @@ class PrefixCache:
             node.used = self._clock
         return node
 
+    def pages_of(self, node: Node) -> list[int]:
+        """The pages that hold the node's whole prefix, the last one perhaps in part."""
+        pages, first = list(node.pages), self._first(node)
+        above = node.parent
+        while above is not None and above.parent is not None:
+            # Where both hold one page, the lower node's holds more of it.
+            pages[:0] = above.pages[: first - self._first(above)]
+            first, above = self._first(above), above.parent
+        return pages
+
     def pin(self, node: Node) -> None:
         """Keep a node, and so all above it, until unpin."""
         node.pins += 1
@@ -75,31 +96,29 @@ class PrefixCache:
         assert node.pins > 0
         node.pins -= 1
 
-    def insert(self, ids: Ids, alpha: float, cache: SequenceCache, room: int) -> None:
-        """Store the whole blocks of a prompt that has been read: `cache` and its parents hold it,
-        the parents being stored here already. Nothing happens where more than `room` tokens would
-        then be held in all."""
+    def insert(self, ids: Ids, alpha: float, pages: Sequence[int], room: int) -> None:
+        """Store the whole blocks of a prompt that has been read; `pages` hold it from its start,
+        and the tree becomes one of their users. Nothing happens where the tree would then hold
+        more than `room` pages."""
         end = len(ids) // self.block * self.block
         found = self.match(ids[:end], alpha)
-        more = end - found.length
-        if more == 0:
+        if found.length == end:
             return
+        new = pages[found.length // self._pool.size : -(-end // self._pool.size)]
         self.pin(found)
-        self.evict(self.tokens + more - room)
+        more = len([page for page in new if page not in self._held])
+        self.evict(self.pages + more - room)
         self.unpin(found)
-        if self.tokens + more > room:
+        if self.pages + more > room:
             return
-        start = cache.total - cache.length
-        part = cache.part(found.length - start, end - start, found.cache)
-        node = Node(ids[found.length : end], part, found, end, used=self._clock)
+        node = Node(ids[found.length : end], found, end, self._hold(new), used=self._clock)
         found.children[node.ids[: self.block]] = node
-        self.tokens += more
 
-    def evict(self, tokens: int) -> int:
-        """Drop leaves nobody stands on until `tokens` are free again, if there are as many;
-        returns how many were."""
-        freed = 0
-        while freed < tokens:
+    def evict(self, pages: int) -> int:
+        """Drop leaves nobody stands on until the tree holds so many pages less, if there are as
+        many; returns how many it let go."""
+        before = self.pages
+        while before - self.pages < pages:
             leaves = [
                 node
                 for root in self._roots.values()
@@ -109,16 +128,30 @@ class PrefixCache:
             for leaf in sorted(leaves, key=lambda node: node.used):
                 assert leaf.parent is not None
                 del leaf.parent.children[leaf.ids[: self.block]]
-                freed += len(leaf.ids)
-                self.tokens -= len(leaf.ids)
-                if freed >= tokens:
+                self._let_go(leaf.pages)
+                if before - self.pages >= pages:
                     break
             if not leaves:
                 break
-        return freed
+        return before - self.pages
+
+    def _hold(self, pages: Sequence[int]) -> tuple[int, ...]:
+        self._held.update(pages)
+        return tuple(self._pool.share(page) for page in pages)
+
+    def _let_go(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            self._pool.give_back(page)
+            self._held[page] -= 1
+            if not self._held[page]:
+                del self._held[page]
 
     def _root(self, alpha: float) -> Node:
-        return self._roots.setdefault(alpha, Node((), None, None))
+        return self._roots.setdefault(alpha, Node((), None))
+
+    def _first(self, node: Node) -> int:
+        """Which page of a sequence the node's first id lies on."""
+        return (node.length - len(node.ids)) // self._pool.size
 
     def _walk(self, ids: Ids, alpha: float) -> Iterator[tuple[Node, int]]:
         """The nodes along `ids` and how many of their ids are shared; the last may be partial."""
@@ -137,11 +170,14 @@ class PrefixCache:
 
     def _cut(self, node: Node, at: int) -> Node:
         """Put the first `at` ids of a node into a node above it, and return that."""
-        assert node.cache is not None
         assert node.parent is not None
+        first, size = self._first(node), self._pool.size
         middle = node.length - len(node.ids) + at
-        above = Node(node.ids[:at], node.cache.split(at), node.parent, middle, used=node.used)
+        upper = self._hold(node.pages[: -(-middle // size) - first])
+        lower = self._hold(node.pages[middle // size - first :])
+        self._let_go(node.pages)
+        above = Node(node.ids[:at], node.parent, middle, upper, used=node.used)
         node.parent.children[node.ids[: self.block]] = above
-        node.ids, node.parent = node.ids[at:], above
+        node.ids, node.parent, node.pages = node.ids[at:], above, lower
         above.children[node.ids[: self.block]] = node
         return above

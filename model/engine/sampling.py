@@ -25,6 +25,11 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
 
+    @property
+    def greedy(self) -> bool:
+        """Colder would overflow, and draw nothing but the best."""
+        return self.temperature < 1e-5
+
     def __post_init__(self) -> None:
         """Raises ValueError naming the field out of range."""
         if self.max_tokens < 1:
@@ -71,7 +76,7 @@ def choose(
     logits_V: Tensor, sampling: Sampling, seen: Sequence[int], generator: torch.Generator | None
 ) -> int:
     """The next token's id. `logits_V` in fp32."""
-    if sampling.temperature < 1e-5:  # colder would overflow, and draw nothing but the best
+    if sampling.greedy:
         return int(penalised(logits_V, sampling, seen).argmax())
     drawn = torch.multinomial(probabilities(logits_V, sampling, seen).cpu(), 1, generator=generator)
     return int(drawn)

@@ -1,10 +1,10 @@
 """Which tokens go through the model next.
 
-First come, first served: a sequence is admitted when its keys and values fit the cache budget for
-its whole life, so nothing admitted is ever thrown out again; stored prefixes that nobody stands on
-make room for it. A prompt whose beginning is just being read by another waits for that, and takes
-it from the prefix cache. Each step feeds one token of every decoding sequence and fills the rest of
-the token budget with prompts, cut into chunks where they do not fit. Knows nothing of the model.
+First come, first served: a sequence is admitted when the pages of its whole life are free, so
+nothing admitted is ever thrown out again; stored prefixes that nobody stands on make room for it. A
+prompt whose beginning is just being read by another waits for that, and takes it from the prefix
+cache. Each step feeds the next token of every decoding sequence, and drafts where few decode, and
+a budget of prompt tokens, cut into chunks where they do not fit. Knows nothing of the model.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .pages import PagePool
 from .prefix_cache import Node, PrefixCache
-from .sequence import AnyTrack, GeneratingTrack, Ids, PromptTrack, ScoringTrack
+from .sequence import AnyTrack, GeneratingTrack, Ids, Piece, PromptTrack, ScoringTrack
 
-PREFIX_SHARE = 0.25
+PREFIX_SHARE = 0.125
 
 
 @dataclass(eq=False)
 class Job:
-    """One request: its root track, the branches that stand on it, and its cache reservation.
+    """One request: its root track, the branches that stand on it, and its pages.
 
-    `reserved`: tokens of cache it needs of its own. It stands on the stored prefix `pinned`, if on
-    any. `stored`: its own prompt has been offered to the prefix cache.
+    It stands on the stored prefix `pinned`, if on any. `spare`: pages set aside for branches.
+    `stored`: its own prompt has been offered to the prefix cache.
     """
 
     id: int
     root: AnyTrack
-    reserved: int
     branches: list[ScoringTrack] = field(default_factory=list)
+    spare: list[int] = field(default_factory=list)
     pinned: Node | None = None
     stored: bool = False
 
@@ -45,17 +46,31 @@ class Job:
         """Whether its prompt is still being read."""
         return self.root.fed < len(self.root.prompt)
 
+    def pages_needed(self, size: int) -> int:
+        """Pages of `size` positions for its whole life, the slot of a decoding one not counted."""
+        root = self.root
+        if isinstance(root, GeneratingTrack):
+            # Its last token is never fed, and its last page is the slot.
+            return (len(root.prompt) + root.request.sampling.max_tokens - 1) // size
+        lengths = [len(root.tokens) - isinstance(root, ScoringTrack)]
+        if isinstance(root, PromptTrack):
+            lengths += [len(line) - 1 for line in root.continuations]
+        return sum(-(-length // size) for length in lengths)
+
     def tracks(self) -> Iterator[AnyTrack]:
         """Root and branches."""
         yield self.root
         yield from self.branches
 
-    def branch_out(self) -> None:
+    def branch_out(self, size: int) -> None:
         """Put the continuations' tracks beside the root once its prompt has been read."""
-        if isinstance(self.root, PromptTrack) and not self.branches:
-            self.branches = [branch for branch in self.root.branches if branch is not None]
+        root = self.root
+        if isinstance(root, PromptTrack) and root.branches and not self.branches:
+            self.branches = [branch for branch in root.branches if branch is not None]
             for branch in self.branches:
-                branch.parent, branch.alpha = self.root.cache, self.root.alpha
+                branch.context, branch.alpha = root.read(size), root.alpha
+                for _ in range(-(-(len(branch.tokens) - 1) // size)):
+                    branch.pages.append(self.spare.pop())
 
     @property
     def finished(self) -> bool:
@@ -71,82 +86,119 @@ class Job:
         )
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Feed tokens[start : start + length] of a track in this step."""
-
-    track: AnyTrack
-    start: int
-    length: int
-
-
 class Scheduler:
     """A waiting line, the running jobs, and the budgets.
 
-    `token_budget`: tokens fed per step. `cache_budget`: tokens whose keys and values may be held
-    at a time, of which stored prefixes take at most PREFIX_SHARE. `max_jobs`: requests computed at
-    a time.
+    `token_budget`: prompt tokens fed per step. `max_jobs`: requests computed at a time. Stored
+    prefixes take at most PREFIX_SHARE of the pool's pages. Drafts are tried while fewer than
+    `draft_rows` tokens would be decoded.
     """
 
-    def __init__(self, max_jobs: int, token_budget: int, cache_budget: int) -> None:
-        self.max_jobs, self.token_budget, self.cache_budget = max_jobs, token_budget, cache_budget
-        self.prefixes = PrefixCache()
+    def __init__(
+        self, max_jobs: int, token_budget: int, pool: PagePool, *, prefixes: bool, draft_rows: int
+    ) -> None:
+        self.max_jobs, self.token_budget, self.pool = max_jobs, token_budget, pool
+        self.draft_rows = draft_rows
+        self.prefixes = PrefixCache(pool)
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
-        self._reserved = 0
-
-    @property
-    def held(self) -> int:
-        """Tokens of cache that are reserved or stored."""
-        return self._reserved + self.prefixes.tokens
+        self._pages = pool.free
+        self._prefix_room = int(PREFIX_SHARE * self._pages) if prefixes else 0
 
     def add(self, job: Job) -> None:
         """Queue a job. Raises ValueError if it could never be admitted."""
-        if job.reserved > self.cache_budget:
+        needed = job.pages_needed(self.pool.size)
+        if needed > self._pages:
+            size = self.pool.size
             raise ValueError(
-                f"needs {job.reserved} tokens of cache, the budget is {self.cache_budget}"
+                f"needs {needed * size} tokens of cache, the budget is {self._pages * size}; "
+                "give it more (--kv-memory)"
             )
         self.waiting.append(job)
 
     def remove(self, job: Job) -> None:
-        """Forget a finished job and free its reservation."""
+        """Forget a job and free its pages."""
         self.running.remove(job)
-        self._reserved -= job.reserved
+        for page in job.spare:
+            self.pool.give_back(page)
+        for track in job.tracks():
+            for page in track.pages:
+                self.pool.give_back(page)
+            if track.slot is not None:
+                self.pool.give_back(track.slot, slot=True)
         if job.pinned is not None:
             self.prefixes.unpin(job.pinned)
-            job.pinned = None
 
     def store_prompts(self) -> None:
         """Offer every prompt that has now been read to the prefix cache."""
         for job in self.running:
             if job.root.prompt and not job.reading and not job.stored:
                 job.stored = True
-                room = min(
-                    int(PREFIX_SHARE * self.cache_budget), self.cache_budget - self._reserved
-                )
-                assert job.root.cache is not None
-                self.prefixes.insert(job.root.prompt, job.root.alpha, job.root.cache, room)
+                self._store(job)
 
-    def plan(self) -> list[Piece]:
-        """The pieces of the next step: decoding first, then prompts in order of arrival."""
+    def plan(self) -> tuple[list[Piece], list[Piece]]:
+        """The pieces of the next step: of decoding sequences, and of prompts in order of
+        arrival."""
         self._admit()
-        pieces: list[Piece] = []
+        decoding = [
+            job.root
+            for job in self.running
+            if isinstance(job.root, GeneratingTrack) and job.root.decoding
+        ]
+        pieces = [
+            Piece(track, track.fed, 1, self._draft(track, len(decoding))) for track in decoding
+        ]
         prompts: list[Piece] = []
+        left = self.token_budget
         for job in self.running:
             for track in job.tracks():
                 needed = track.waiting() - isinstance(track, ScoringTrack)
-                if needed > 0:
-                    decoding = needed == 1 and isinstance(track, GeneratingTrack)
-                    (pieces if decoding else prompts).append(Piece(track, track.fed, needed))
-        # At least one prompt token moves on in every step, however many sequences decode.
-        left = max(self.token_budget - len(pieces), 1)
-        for piece in prompts:
-            if left == 0:
-                break
-            length = min(piece.length, left)
-            pieces.append(Piece(piece.track, piece.start, length))
-            left -= length
-        return pieces
+                if (
+                    needed <= 0
+                    or left == 0
+                    or (isinstance(track, GeneratingTrack) and track.decoding)
+                ):
+                    continue
+                length = min(needed, left)
+                prompts.append(Piece(track, track.fed, length))
+                left -= length
+        for piece in (*pieces, *prompts):
+            self._prepare(piece.track, piece.start, piece.rows)
+        return pieces, prompts
+
+    def _prepare(self, track: AnyTrack, start: int, length: int) -> None:
+        """Clear what the coming tokens will be read with, moving a full slot into its page."""
+        pool, size = self.pool, self.pool.size
+        if track.slot is not None and start // size > track.closed:
+            pool.copy(track.slot, track.pages[track.closed], size)
+            track.closed += 1
+        # Decoding reads its slot whole, a prompt its newest page up to the next step.
+        decoding = isinstance(track, GeneratingTrack) and track.decoding
+        end = pool.read_end(start + length - 1, whole=decoding)
+        while track.cleared < end:
+            index, low = divmod(track.cleared, size)
+            high = min(size, end - index * size)
+            pool.clear(track.page(index), low, high)
+            track.cleared = index * size + high
+
+    def _draft(self, track: GeneratingTrack, decoding: int) -> Ids:
+        """Within its page, and within its share of the rows that are nearly free."""
+        on_page = self.pool.size - track.fed % self.pool.size - 1
+        return track.draft(min((self.draft_rows - decoding) // max(decoding, 1), on_page))
+
+    def _store(self, job: Job) -> None:
+        root, size = job.root, self.pool.size
+        pages = [root.page(i) for i in range(-(-len(root.prompt) // size))]
+        copied: int | None = None
+        if root.slot is not None and root.slot in pages:
+            if self.pool.free and self._prefix_room:
+                copied = pages[-1] = self.pool.take()
+                self.pool.copy(root.slot, copied, len(root.prompt) % size)
+            else:
+                pages.pop()
+        self.prefixes.insert(root.prompt[: len(pages) * size], root.alpha, pages, self._prefix_room)
+        if copied is not None:
+            self.pool.give_back(copied)
 
     def _admit(self) -> None:
         for job in list(self.waiting):
@@ -163,7 +215,7 @@ class Scheduler:
         """Whether a running prompt will soon store more of this one's beginning than is stored."""
         ids, alpha = job.shareable, job.root.alpha
         reading = [other for other in self.running if other.reading and other.root.alpha == alpha]
-        if not reading or len(ids) < self.prefixes.block:
+        if not self._prefix_room or not reading or len(ids) < self.prefixes.block:
             return False
         wanted = ids[: self.prefixes.known(ids, alpha) + self.prefixes.block]
         if len(wanted) % self.prefixes.block:
@@ -171,24 +223,37 @@ class Scheduler:
         return any(other.root.prompt[: len(wanted)] == wanted for other in reading)
 
     def _make_room(self, job: Job) -> bool:
-        """Reserve what a job needs beyond the prefix it finds stored; False if that cannot be."""
+        """Give a job its pages beyond the prefix it finds stored; False if that cannot be."""
         found = self.prefixes.match(job.shareable, job.root.alpha)
-        if found.cache is None:
-            return self._reserve(job.reserved)
-        # One that decodes takes a copy of the prefix (SequenceCache.adopt), so it needs the room.
-        needed = job.reserved - (0 if isinstance(job.root, GeneratingTrack) else found.length)
-        self.prefixes.pin(found)
-        if self._reserve(needed):
-            job.reserved, job.pinned = needed, found
-            job.root.parent, job.root.fed = found.cache, found.length
-            return True
-        # Standing on it may be what keeps others from being dropped.
-        self.prefixes.unpin(found)
-        return self._reserve(job.reserved)
+        if found.length:
+            self.prefixes.pin(found)
+            if self._give(job, found):
+                return True
+            # Standing on it may be what keeps others from being dropped.
+            self.prefixes.unpin(found)
+        return self._give(job, None)
 
-    def _reserve(self, tokens: int) -> bool:
-        self.prefixes.evict(self.held + tokens - self.cache_budget)
-        if self.held + tokens > self.cache_budget:
-            return False
-        self._reserved += tokens
+    def _give(self, job: Job, found: Node | None) -> bool:
+        size, root = self.pool.size, job.root
+        stored = self.prefixes.pages_of(found) if found else []
+        whole = found.length // size if found else 0
+        needed = job.pages_needed(size) - whole
+        while self.pool.free < needed:
+            if not self.prefixes.evict(1):
+                return False
+        taken = [self.pool.take() for _ in range(needed)]
+        root.pages = [self.pool.share(page) for page in stored[:whole]]
+        if isinstance(root, PromptTrack):
+            own = -(-len(root.tokens) // size) - whole
+            root.pages += taken[:own]
+            job.spare = taken[own:]
+        else:
+            root.pages += taken
+        if isinstance(root, GeneratingTrack):
+            root.slot, root.closed = self.pool.slot(), len(root.prompt) // size
+        if found is not None:
+            job.pinned = found
+            root.fed = root.cleared = found.length
+            if rest := found.length % size:
+                self.pool.copy(stored[whole], root.page(whole), rest)
         return True

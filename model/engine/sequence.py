@@ -6,14 +6,15 @@ at which positions it wants to see the vocabulary; what comes back moves it on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .kv_cache import SequenceCache
+from .drafts import Drafts
+from .paged_attention import Run, Stretch
 from .sampling import Sampling, choose
 
 Ids = tuple[int, ...]
@@ -71,11 +72,12 @@ EngineResult = Generated | tuple[ContinuationScore, ...] | tuple[float, ...]
 
 @dataclass(eq=False)
 class Track:
-    """One line of tokens on its way through the model.
+    """One line of tokens on its way through the model, and the pages that hold its keys.
 
-    tokens[:fed] are in the cache or its parents (with those of a branch's root before them,
-    `offset` in number). `prompt`: ids whose keys and values others may share; none for a line
-    whose every position is scored.
+    tokens[:fed] are in the pages (with those of a branch's root before them: `offset` in number,
+    in `context`). `prompt`: ids whose keys and values others may share; none for a line whose
+    every position is scored. `pages` hold its tokens in order; where it decodes, the first
+    `closed` do, and the newest tokens lie in `slot`. `cleared`: positions that may be read.
     """
 
     tokens: list[int]
@@ -83,12 +85,34 @@ class Track:
     fed: int = 0
     alpha: float = 1.0
     prompt: Ids = ()
-    cache: SequenceCache | None = field(default=None, repr=False)
-    parent: SequenceCache | None = field(default=None, repr=False)
+    context: tuple[Run, ...] = ()
+    pages: list[int] = field(default_factory=list)
+    slot: int | None = None
+    closed: int = 0
+    cleared: int = 0
 
     def waiting(self) -> int:
         """Tokens not yet fed."""
         return len(self.tokens) - self.fed
+
+    def page(self, index: int) -> int:
+        """The page of its index-th run of tokens."""
+        return self.slot if self.slot is not None and index >= self.closed else self.pages[index]
+
+    def stretches(self, start: int, length: int, size: int) -> Iterator[Stretch]:
+        """The next tokens [start, start + length), cut where a page of `size` ends."""
+        end = start + length
+        while start < end:
+            index = start // size
+            runs = tuple(Run(self.page(i), self.offset + i * size, size) for i in range(index + 1))
+            count = min(end, (index + 1) * size) - start
+            yield Stretch(count, self.offset + start, self.context + runs)
+            start += count
+
+    def read(self, size: int) -> tuple[Run, ...]:
+        """All that has been fed, as another sequence sees it."""
+        pages = range(-(-self.fed // size))
+        return tuple(Run(self.page(i), i * size, min(size, self.fed - i * size)) for i in pages)
 
 
 class ScoringTrack(Track):
@@ -107,8 +131,7 @@ class ScoringTrack(Track):
         """Read rows of fp32 logits, the first standing at `position`."""
         rows = logits_RV.shape[0]
         targets = self.tokens[position + 1 : position + 1 + rows]
-        picked_R = logits_RV.gather(1, torch.tensor(targets, device=logits_RV.device)[:, None])
-        self.logprobs += (picked_R[:, 0] - logits_RV.logsumexp(-1)).tolist()
+        self.logprobs += logprobs_of(logits_RV, targets)
         best = logits_RV.argmax(-1).tolist()
         self.greedy += [b == t for b, t in zip(best, targets, strict=True)]
 
@@ -130,10 +153,9 @@ class PromptTrack(Track):
     def take(self, position: int, logits_RV: Tensor) -> None:
         """Score all first tokens; open a branch for each continuation that goes on."""
         assert position == len(self.tokens) - 1
-        logits_V = logits_RV[0]
-        firsts = torch.tensor([c[0] for c in self.continuations], device=logits_V.device)
-        self.first_logprobs = (logits_V[firsts] - logits_V.logsumexp(-1)).tolist()
-        best = int(logits_V.argmax())
+        firsts = [c[0] for c in self.continuations]
+        self.first_logprobs = logits_RV.log_softmax(-1)[0, firsts].tolist()
+        best = int(logits_RV[0].argmax())
         self.first_greedy = [c[0] == best for c in self.continuations]
         self.branches = [
             ScoringTrack(c, offset=len(self.tokens)) if len(c) > 1 else None
@@ -153,15 +175,21 @@ class PromptTrack(Track):
 
 
 class GeneratingTrack(Track):
-    """A prompt that grows by one token per step."""
+    """A prompt that grows by one token per step, or by more where a draft proves right.
+
+    A draft is what followed the last time the same few tokens were seen; a greedy sequence tries
+    it, and keeps what it would have written itself.
+    """
 
     def __init__(self, request: Generate) -> None:
         super().__init__(list(request.prompt), prompt=request.prompt)
         self.request = request
         self.logprobs: list[float] = []
         self.reason: Literal["stop", "length"] | None = None
+        self.drafted: Ids = ()
+        self._drafts = Drafts() if request.sampling.greedy else None
         self._generator: torch.Generator | None = None
-        if request.sampling.temperature > 0:
+        if not request.sampling.greedy:
             self._generator = torch.Generator().manual_seed(request.sampling.seed)
 
     @property
@@ -169,29 +197,77 @@ class GeneratingTrack(Track):
         """What has been written so far."""
         return self.tokens[len(self.prompt) :]
 
+    @property
+    def decoding(self) -> bool:
+        """Whether its prompt has been read."""
+        return self.fed >= len(self.prompt)
+
+    def draft(self, most: int) -> Ids:
+        """Up to `most` tokens worth trying after those written; they are tried in this step."""
+        left = self.request.sampling.max_tokens - len(self.logprobs) - 1
+        self.drafted = ()
+        if self._drafts is not None and min(most, left) > 0:
+            self.drafted = self._drafts.after(self.tokens, min(most, left))
+        return self.drafted
+
     def wanted(self, start: int, end: int) -> range:
-        """Only the last position."""
+        """The last position, and those of a draft behind it."""
         return range(max(start, len(self.tokens) - 1), end)
 
     def take(self, position: int, logits_RV: Tensor) -> None:
-        """Append the next token, or end."""
+        """Append the next token, and those of the draft that it would have chosen; or end."""
         assert position == len(self.tokens) - 1
-        logits_V, request = logits_RV[0], self.request
-        token = choose(logits_V, request.sampling, self.tokens, self._generator)
-        if token in request.stop_ids:
-            self.reason = "stop"
-            return
-        self.tokens.append(token)
-        self.logprobs.append(float(logits_V[token] - logits_V.logsumexp(-1)))
-        if request.should_stop is not None and request.should_stop(self.new_ids):
-            self.reason = "stop"
-        elif len(self.logprobs) >= request.sampling.max_tokens:
-            self.reason = "length"
+        drafted, self.drafted = self.drafted, ()
+        right = 0
+        for row, logits_V in enumerate(logits_RV):
+            self._append(logits_V)
+            if self.reason is not None or drafted[row : row + 1] != (self.tokens[-1],):
+                break
+            right += 1
+        if drafted and self._drafts is not None:
+            self._drafts.learn(tried=len(drafted), right=right)
+        # What was fed of a wrong draft is written over.
+        self.fed = min(self.fed, len(self.tokens) - 1)
 
     def result(self) -> Generated:
         """The finished answer."""
         assert self.reason is not None
         return Generated(tuple(self.new_ids), tuple(self.logprobs), self.reason)
 
+    def _append(self, logits_V: Tensor) -> None:
+        request = self.request
+        token = choose(logits_V, request.sampling, self.tokens, self._generator)
+        if token in request.stop_ids:
+            self.reason = "stop"
+            return
+        self.tokens.append(token)
+        self.logprobs.append(logprobs_of(logits_V[None], [token])[0])
+        if request.should_stop is not None and request.should_stop(self.new_ids):
+            self.reason = "stop"
+        elif len(self.logprobs) >= request.sampling.max_tokens:
+            self.reason = "length"
+
+
+def logprobs_of(logits_RV: Tensor, targets: Sequence[int]) -> list[float]:
+    """Log-probability of one target per row. log_softmax takes each row for itself, where a
+    plain sum may be split among threads by the number of rows."""
+    chosen = torch.tensor(targets, device=logits_RV.device)[:, None]
+    return logits_RV.log_softmax(-1).gather(1, chosen)[:, 0].tolist()
+
 
 AnyTrack = ScoringTrack | PromptTrack | GeneratingTrack
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Feed tokens[start : start + length] of a track in this step, and then its draft."""
+
+    track: AnyTrack
+    start: int
+    length: int
+    draft: Ids = ()
+
+    @property
+    def rows(self) -> int:
+        """How many tokens are fed."""
+        return self.length + len(self.draft)

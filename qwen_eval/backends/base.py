@@ -66,8 +66,9 @@ class BackendOptions:
 
     `batch`: sequences computed at a time (None: the backend chooses). `dtype`: auto, float32 or
     bfloat16. `device`: auto, cpu or cuda. `max_length`: tokens of context, None for the model's
-    own. `context` holds the --ntk, --logn and --window switches
-    that were given; a switch left alone is absent.
+    own. `kv_memory`: bytes for keys and values. `batch_invariant`: the same bits whatever the
+    batch. `context` holds the --ntk, --logn and --window switches that were given; a switch left
+    alone is absent.
     """
 
     batch: int | None = None
@@ -75,20 +76,24 @@ class BackendOptions:
     device: str = "auto"
     max_length: int | None = None
     seed: int = 0
+    kv_memory: int | None = None
+    batch_invariant: bool = True
     context: dict[str, bool] = field(default_factory=dict)
 
 
 def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:
     """Raises UserError for a flag that would change nothing: the result would be another's.
 
-    Only our own model can be switched; `ignored` names what else the backend cannot honour.
+    Only our own engine can be switched; `ignored` names what else the backend cannot honour.
     """
     for name, value in options.context.items():
         flag = f"--{name}" if value else f"--no-{name}"
         raise UserError(f"{flag}: {kind} models cannot be switched; use a folder (native backend)")
-    for name in ignored:
+    for name in ("kv_memory", "batch_invariant", *ignored):
         if (value := getattr(options, name)) != getattr(BackendOptions, name):
             flag = f"--{name.replace('_', '-')} {value}"
+            if value is False:
+                flag = f"--no-{name.replace('_', '-')}"
             raise UserError(f"{flag}: changes nothing of {kind} models; leave it out")
 
 

@@ -31,6 +31,7 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
+from qwen_eval.model.fused import fuse
 from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
 from qwen_eval.model.weights import load_model
 from qwen_eval.types import (
@@ -65,8 +66,16 @@ class NativeBackend:
         dtype = _dtype(options.dtype, device)
         config = load_config(folder).with_context(**options.context, max_length=options.max_length)
         tokenizer = load_tokenizer(folder)
-        model = load_model(folder, dtype, device, config)
-        engine = Engine(model, max_sequences=options.batch or DEFAULT_BATCH)
+        model = fuse(load_model(folder, dtype, device, config))
+        try:
+            engine = Engine(
+                model,
+                max_sequences=options.batch or DEFAULT_BATCH,
+                cache_bytes=options.kv_memory,
+                batch_invariant=options.batch_invariant,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
         info = BackendInfo(
             name=folder.resolve().name,
             fingerprint=folder_fingerprint(folder),
@@ -83,6 +92,8 @@ class NativeBackend:
                 "logn": config.logn,
                 "windows": list(config.windows),
                 "threads": torch.get_num_threads(),
+                "kernels": model.kernels,
+                "batch_invariant": engine.exact,
                 "note": _note(folder),
             },
         )

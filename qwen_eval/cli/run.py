@@ -19,6 +19,7 @@ from qwen_eval.cli.setup import (
     check_choice,
     load_tasks,
     open_model,
+    parse_bytes,
     say,
 )
 from qwen_eval.errors import InfrastructureError
@@ -47,6 +48,12 @@ class RunOptions:
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences computed at a time.")] = None
+    kv_memory: Annotated[
+        str | None, typer.Option(help="Memory for keys and values, such as 2GiB.")
+    ] = None
+    batch_invariant: Annotated[
+        bool, typer.Option(help="The same bits whatever the batch, the order and the cache.")
+    ] = True
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of context.")] = None
     ntk: Annotated[_Switch, typer.Option(help="Dynamic NTK beyond the trained length.")] = None
     logn: Annotated[_Switch, typer.Option(help="LogN attention scaling.")] = None
@@ -129,6 +136,8 @@ def _open_backend(options: RunOptions) -> Backend:
             device=options.device,
             max_length=options.max_length,
             seed=options.seed,
+            kv_memory=parse_bytes("--kv-memory", options.kv_memory),
+            batch_invariant=options.batch_invariant,
             context={name: value for name, value in switches.items() if value is not None},
         ),
     )
@@ -202,7 +211,7 @@ def _run_info(
         model=model | {"asked_for": options.model},
         tasks={task.info.recipe: task.info for task in tasks},
         settings={"seed": options.seed, "max_length": options.max_length}
-        | {name: getattr(options, name) for name in ("ntk", "logn", "window")},
+        | {name: getattr(options, name) for name in ("ntk", "logn", "window", "batch_invariant")},
         isolation=sandbox.isolation if sandbox else "no programs were run",
         environment=environment(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,16 @@ def check_choice(flag: str, value: str, allowed: Sequence[str]) -> None:
     """Raises UserError unless value is one of the allowed words."""
     if value not in allowed:
         raise UserError(f"{flag} {value}: choose one of {', '.join(allowed)}")
+
+
+def parse_bytes(flag: str, text: str | None) -> int | None:
+    """`2GiB`, `1.5G`, `800MB` → bytes, always in powers of 1024. Raises UserError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UserError(f"{flag} {text}: give a number and a unit, such as 2GiB or 800MiB")
+    return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))
 
 
 def load_tasks(names: str, mirror: Path | None, limit: int | None) -> list[LoadedTask]:

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwen_eval.model.attention import Batch, Span, attend, pack
+from qwen_eval.model.attention import Span, WholeSequences, pack
 from qwen_eval.model.config import ModelConfig
-from qwen_eval.model.engine.kv_cache import bytes_per_token, empty_cache
-from qwen_eval.model.transformer import Transformer
+from qwen_eval.model.transformer import Block, Transformer
 
 CONFIG = ModelConfig(
     family="qwen",
@@ -45,9 +44,9 @@ def dense(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Te
     return (scores.softmax(-1) @ v).transpose(0, 1)
 
 
-def batch_of(spans: tuple[Span, ...], logn_T: Tensor | None = None) -> Batch:
+def whole(lengths: tuple[int, ...]) -> WholeSequences:
     none = torch.empty(0)
-    return Batch(torch.zeros(sum(s.length for s in spans)), spans, none, none, logn_T)
+    return WholeSequences(torch.zeros(sum(lengths)), tuple(map(Span, lengths)), none, none)
 
 
 def heads_of(heads: int, kv_heads: int, length: int, seed: int = 0) -> list[Tensor]:
@@ -74,7 +73,7 @@ def test_packed_spans_are_the_dense_sequences(
 ) -> None:
     lengths = (1, 7, 2, 20)
     q, k, v = heads_of(heads, kv_heads, sum(lengths))
-    out = attend(q, k, v, batch_of(tuple(Span(n) for n in lengths)), 0, window)
+    out = whole(lengths).attend(q, k, v, 0, window)
     expected = [
         dense(q_one, k_one, v_one, window)
         for q_one, k_one, v_one in zip(
@@ -84,84 +83,41 @@ def test_packed_spans_are_the_dense_sequences(
     torch.testing.assert_close(out.double(), torch.cat(expected), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("chunks", [(5, 5, 5), (1,) * 15, (7, 1, 7), (14, 1), (1, 14)])
-def test_chunked_prefill_with_a_cache_is_the_whole(
-    heads: int, kv_heads: int, window: int | None, chunks: tuple[int, ...]
-) -> None:
-    config = replace(CONFIG, num_heads=heads, num_kv_heads=kv_heads)
-    q, k, v = heads_of(heads, kv_heads, 15)
-    caches = [empty_cache(config, 15, q.dtype, q.device) for _ in range(2)]
-    pieces: list[Tensor] = []
-    start = 0
-    for length in chunks:
-        # Beside it runs another sequence, one chunk in the lead or behind; they must not meet.
-        part = slice(start, start + length)
-        spans = tuple(Span(length, start, store=cache) for cache in caches)
-        for layer in range(config.num_layers):
-            qs, ks, vs = (torch.cat((x[part] * (layer + 1), x[part] * 3)) for x in (q, k, v))
-            out = attend(qs, ks, vs, batch_of(spans), layer, window)
-            if layer == 0:
-                pieces.append(out[:length])
-        for cache in caches:
-            cache.advance(length)
-        start += length
-    torch.testing.assert_close(
-        torch.cat(pieces).double(), dense(q, k, v, window), rtol=0, atol=2e-6
-    )
-    assert torch.equal(caches[0].read(1)[0], 2 * k)
-    assert torch.equal(caches[1].read(0)[1], 3 * v)
-
-
-@pytest.mark.parametrize("window", WINDOWS)
-def test_branches_share_their_parents_keys(window: int | None) -> None:
-    config = replace(CONFIG, num_heads=6, num_kv_heads=2)
-    q, k, v = heads_of(6, 2, 12)
-    other = heads_of(6, 2, 12, seed=1)
-    parent = empty_cache(config, 9, q.dtype, q.device)
-    attend(q[:9], k[:9], v[:9], batch_of((Span(9, store=parent),)), 0, window)
-    parent.advance(9)
-    for tail in ([q, k, v], other):
-        branch = empty_cache(config, 3, q.dtype, q.device, parent)
-        outs = []
-        for start, length in ((9, 2), (11, 1)):
-            span = Span(length, start, store=branch)
-            qs, ks, vs = (x[start : start + length] for x in tail)
-            outs.append(attend(qs, ks, vs, batch_of((span,)), 0, window))
-            branch.advance(length)
-        whole = [torch.cat((x[:9], y[9:])) for x, y in zip((q, k, v), tail, strict=True)]
-        expected = dense(whole[0], whole[1], whole[2], window)[9:]
-        torch.testing.assert_close(torch.cat(outs).double(), expected, rtol=0, atol=2e-6)
-        assert branch.total == 12
-        assert torch.equal(branch.read(0)[0], whole[1])
-    assert parent.total == 9
-
-
 def test_logn_scales_the_queries() -> None:
-    q, k, v = heads_of(3, 3, 6)
-    factors = torch.tensor([1.0, 1.0, 1.0, 1.2, 1.4, 1.6])
-    out = attend(q, k, v, batch_of((Span(6),), factors), 0, None)
-    expected = dense(q * factors[:, None, None], k, v, None)
-    torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6)
+    """Against the same model without it, whose query weights and biases are scaled by hand."""
+    config = replace(CONFIG, num_layers=1, trained_length=4)
+    plain, scaled = random_model(config), random_model(replace(config, logn=True))
+    ids = torch.randint(60, (9,), generator=torch.Generator().manual_seed(1))
+    out = scaled([ids])[0]
+    for position in range(9):
+        factor = max(1.0, math.log(position + 1, 4))
+        by_hand = random_model(config)
+        block = by_hand.blocks[0]
+        assert isinstance(block, Block)
+        attention = block.attention
+        attention.q_proj.weight.mul_(factor)
+        attention.q_proj.bias.mul_(factor)
+        expected = by_hand([ids])[0][position]
+        torch.testing.assert_close(out[position], expected, rtol=0, atol=2e-5)
+    assert not torch.allclose(out[8], plain([ids])[0][8], atol=1e-3)
 
 
 def test_pack_gives_every_span_its_own_positions_and_alpha() -> None:
     config = replace(CONFIG, logn=True)
-    spans = (Span(3, 0, 1.0), Span(1, 20, 7.0), Span(2, 9, 3.0), Span(2, 0, 1.0))
-    packed = pack(config, torch.arange(8), spans)
+    spans = (Span(3, 1.0), Span(1, 7.0), Span(21, 3.0), Span(2, 1.0))
+    packed = pack(config, torch.arange(27), spans)
     assert packed.logn_T is not None
     offset = 0
     for span in spans:
         part = slice(offset, offset + span.length)
         alone = pack(config, torch.arange(span.length), (span,))
         assert alone.logn_T is not None
-        assert torch.equal(packed.cos_TD[part], alone.cos_TD)
-        assert torch.equal(packed.sin_TD[part], alone.sin_TD)
+        assert torch.equal(packed.cos[part], alone.cos)
+        assert torch.equal(packed.sin[part], alone.sin)
         assert torch.equal(packed.logn_T[part], alone.logn_T)
         offset += span.length
-    assert packed.logn_T[3] == pytest.approx(math.log(21, 8))
-    assert pack(CONFIG, torch.arange(8), spans).logn_T is None
+    assert packed.logn_T[24] == pytest.approx(math.log(21, 8))
+    assert pack(CONFIG, torch.arange(27), spans).logn_T is None
 
 
 @pytest.mark.parametrize("windows", [(), (4, None), (None, 4)])
@@ -194,13 +150,6 @@ def test_a_window_reaches_no_further() -> None:
     # Two layers of a window of 3 see four tokens back: positions 0 to 4.
     assert bool((difference[:5] > 1e-4).all())
     assert float(difference[5:].max()) < 1e-5
-
-
-def test_cache_bytes_are_counted_right() -> None:
-    config = replace(CONFIG, num_heads=6, num_kv_heads=2)
-    cache = empty_cache(config, 10, torch.bfloat16, torch.device("cpu"))
-    held = cache._keys_LNKD.nbytes + cache._values_LNKD.nbytes
-    assert held == 10 * bytes_per_token(config, torch.bfloat16) == 10 * 2 * 2 * 2 * 8 * 2
 
 
 @pytest.mark.parametrize("tied", [True, False])

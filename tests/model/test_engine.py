@@ -22,7 +22,7 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
-from qwen_eval.model.engine.kv_cache import bytes_per_token
+from qwen_eval.model.engine.pages import page_bytes
 from qwen_eval.model.transformer import Transformer
 from qwen_eval.model.weights import load_model
 from tests.model.toy_engine import (
@@ -85,7 +85,9 @@ def requests(draw: st.DrawFn) -> EngineRequest:
     config=st.sampled_from([CONFIG, GROUPED]),
     max_sequences=st.integers(1, 5),
     token_budget=st.integers(1, 30),
-    cache_tokens=st.integers(76, 200),
+    page_size=st.sampled_from([16, 32, 64]),
+    pages=st.integers(20, 40),
+    batch_invariant=st.booleans(),
     pauses=st.lists(st.integers(0, 4), min_size=8, max_size=8),
     cancelled=st.sets(st.integers(0, 7), max_size=2),
 )
@@ -95,7 +97,9 @@ def test_any_workload_gives_each_request_its_own_answer(
     config: ModelConfig,
     max_sequences: int,
     token_budget: int,
-    cache_tokens: int,
+    page_size: int,
+    pages: int,
+    batch_invariant: bool,
     pauses: list[int],
     cancelled: set[int],
 ) -> None:
@@ -104,14 +108,17 @@ def test_any_workload_gives_each_request_its_own_answer(
         model,
         max_sequences=max_sequences,
         token_budget=token_budget,
-        cache_bytes=cache_tokens * bytes_per_token(config, torch.float64),
+        cache_bytes=pages * page_bytes(config, torch.float64, page_size),
+        page_size=page_size,
+        batch_invariant=batch_invariant,
     )
-    seen = 0
+    seen = (0, 0)
 
     def feeds_no_more_than_it_may() -> None:
         nonlocal seen
-        before, seen = seen, engine.stats.prompt_tokens + engine.stats.decoded_tokens
-        assert seen - before <= max(token_budget, max_sequences + 1)
+        before, seen = seen, (engine.stats.prompt_tokens, engine.stats.decoded_tokens)
+        assert seen[0] - before[0] <= token_budget
+        assert seen[1] - before[1] <= max_sequences
 
     drive(engine, zip(work, pauses, strict=False), cancelled, feeds_no_more_than_it_may)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
-from qwen_eval.model.engine.kv_cache import bytes_per_token
+from qwen_eval.model.engine.pages import page_bytes
 from tests.model.toy_engine import (
     CONFIG,
     VOCABULARY,
@@ -30,69 +31,83 @@ from tests.model.toy_engine import (
     toy,
 )
 
-engine_module = importlib.import_module("qwen_eval.model.engine.engine")
+passes_module = importlib.import_module("qwen_eval.model.engine.passes")
 
 # --- budgets ---------------------------------------------------------------------------------
 
 
-def held_bytes(engine: Engine) -> int:
-    """Memory of every key and value that running jobs and stored prefixes hold."""
-    scheduler = engine._scheduler
-    caches = [track.cache for job in scheduler.running for track in job.tracks() if track.cache]
+PAGE = 16
+ONE = page_bytes(CONFIG, torch.float64, PAGE)
+
+
+def users(engine: Engine) -> dict[int, int]:
+    """Every page in use, and how often running jobs and stored prefixes list it."""
+    scheduler, count = engine._scheduler, Counter[int]()
+    for job in scheduler.running:
+        count.update(job.spare)
+        for track in job.tracks():
+            count.update(track.pages)
+            count.update([] if track.slot is None else [track.slot])
     for root in scheduler.prefixes._roots.values():
-        caches += [node.cache for node in root.below() if node.cache]
-    return sum(
-        c._keys_LNKD.nbytes + c._values_LNKD.nbytes for c in {id(c): c for c in caches}.values()
-    )
+        for node in root.below():
+            count.update(node.pages)
+    return dict(count)
 
 
-def test_the_cache_budget_is_never_exceeded_and_nothing_starves() -> None:
+def assert_books_are_right(engine: Engine) -> None:
+    pool = engine.pool
+    assert {page: n for page, n in enumerate(pool._users) if n} == users(engine)
+    free = {*pool._free, *pool._free_slots}
+    assert len(free) == len(pool._free) + len(pool._free_slots)
+    assert free == {page for page, n in enumerate(pool._users) if not n}
+
+
+def test_pages_are_never_overdrawn_and_nothing_starves() -> None:
     model = toy()
-    budget = 60 * bytes_per_token(CONFIG, torch.float64)
-    engine = Engine(model, cache_bytes=budget, token_budget=16)
+    engine = Engine(model, cache_bytes=70 * ONE, page_size=PAGE, token_budget=16)
     branchy = ScoreContinuations(ids(5), tuple(ids(2, n) for n in range(30)))
     work: list[EngineRequest] = [*mixed(), branchy]
     work += [Generate(ids(2, n), Sampling(max_tokens=3)) for n in range(10)]
-    work.insert(8, Generate(ids(40), Sampling(max_tokens=20)))  # needs the whole budget
+    work.insert(8, ScoreContinuations(ids(40), tuple(ids(2, n) for n in range(34))))
     jobs = [engine.submit(request) for request in work]
     results: dict[int, EngineResult] = {}
     finished: list[int] = []
-    peaks: list[int] = []
+    peak = 0
     for _ in range(400):
         for job, result in engine.step():
             results[job] = result
             finished.append(job)
-        peaks.append(held_bytes(engine))
+        assert_books_are_right(engine)
+        peak = max(peak, len(users(engine)))
         if not engine.pending:
             break
-    assert max(peaks) <= budget
-    assert max(peaks) > budget // 2
-    token = bytes_per_token(CONFIG, torch.float64)
-    assert held_bytes(engine) == engine._scheduler.prefixes.tokens * token
+    assert peak > 37
     # First come, first served: the large one is not overtaken by what came after it.
-    assert not {job for job in finished[: finished.index(jobs[8])] if job > jobs[8]}
+    assert not {job for job in finished[: finished.index(jobs[8])] if job > jobs[8] + 3}
     for job, request in zip(jobs, work, strict=True):
         assert_same(results[job], alone(model, request))
 
 
 def test_what_can_never_fit_is_refused_at_once() -> None:
-    token = bytes_per_token(CONFIG, torch.float64)
-    engine = Engine(toy(), cache_bytes=20 * token + token - 1)
+    # Four pages and four slots.
+    engine = Engine(toy(), cache_bytes=9 * ONE - 1, page_size=PAGE, max_sequences=4)
     fits: list[EngineRequest] = [
-        Generate(ids(12), Sampling(max_tokens=8)),
-        ScoreTokens(ids(20)),
-        ScoreContinuations(ids(15), (ids(3), ids(4), ids(1))),
+        Generate(ids(44), Sampling(max_tokens=20)),
+        ScoreTokens(ids(64)),
+        ScoreContinuations(ids(20), (ids(3), ids(17), ids(1))),
     ]
     too_large: list[EngineRequest] = [
-        Generate(ids(12), Sampling(max_tokens=9)),
-        ScoreTokens(ids(22)),
-        ScoreContinuations(ids(15), (ids(3), ids(5), ids(1))),
+        ScoreContinuations(ids(20), (ids(3), ids(18), ids(1))),
+        ScoreContinuations(ids(5), tuple(ids(2, n) for n in range(4))),
     ]
     for request in too_large:
-        with pytest.raises(ValueError, match="tokens of cache, the budget is 20"):
+        with pytest.raises(ValueError, match=r"of cache, the budget is 64; .*--kv-memory"):
             engine.submit(request)
     assert engine.pending == 0
-    assert len(engine.run(fits)) == 3
+    for request, result in zip(fits, engine.run(fits), strict=True):
+        assert_same(result, alone(toy(), request))
+    with pytest.raises(ValueError, match=r"less than two pages.*--kv-memory"):
+        Engine(toy(), cache_bytes=2 * ONE - 1, page_size=PAGE)
 
 
 def test_prompts_move_on_however_many_sequences_decode() -> None:
@@ -102,13 +117,13 @@ def test_prompts_move_on_however_many_sequences_decode() -> None:
     for _ in range(10):
         engine.step()
     late = engine.submit(Generate(ids(9), Sampling(max_tokens=2)))
-    # Nine steps of one prompt token each, the last of which chooses the first token; one more.
+    # Three steps of four prompt tokens, the last of which chooses the first token; one more.
     ended = [step for step in range(1, 15) if late in dict(engine.step())]
-    assert ended == [10]
+    assert ended == [4]
 
 
 def test_max_sequences_holds() -> None:
-    engine = Engine(toy(), max_sequences=2)
+    engine = Engine(toy(), max_sequences=2, drafts=False)
     jobs = [engine.submit(Generate(ids(2, n), Sampling(max_tokens=5))) for n in range(5)]
     engine.step()
     assert [len(engine.written(job)) for job in jobs] == [1, 1, 0, 0, 0]
@@ -122,7 +137,7 @@ def test_max_sequences_holds() -> None:
 
 
 def test_rows_meet_the_vocabulary_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "LOGIT_ROWS", 3)
+    monkeypatch.setattr(passes_module, "MOST_LOGITS", 3)
     model, sizes = toy(), list[int]()
     plain = model.logits
 
@@ -132,7 +147,8 @@ def test_rows_meet_the_vocabulary_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
 
     expected = [alone(model, request) for request in mixed()]
     monkeypatch.setattr(model, "logits", counted)
-    for result, right in zip(Engine(model).run(mixed()), expected, strict=True):
+    engine = Engine(model, batch_invariant=False, drafts=False)
+    for result, right in zip(engine.run(mixed()), expected, strict=True):
         assert_same(result, right)
     assert max(sizes) == 3
 
@@ -141,8 +157,7 @@ def test_rows_meet_the_vocabulary_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_cancel_waiting_and_running_frees_their_room() -> None:
-    token = bytes_per_token(CONFIG, torch.float64)
-    engine = Engine(toy(), cache_bytes=40 * token)
+    engine = Engine(toy(), cache_bytes=5 * ONE, page_size=PAGE, drafts=False)
     running, waiting, last = (
         engine.submit(Generate(ids(20, n), Sampling(max_tokens=20))) for n in range(3)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -18,30 +19,51 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
-from qwen_eval.model.engine.kv_cache import SequenceCache, bytes_per_token
+from qwen_eval.model.engine.pages import PagePool, page_bytes
 from qwen_eval.model.engine.prefix_cache import BLOCK, Node, PrefixCache
 from qwen_eval.model.engine.sequence import Ids
+from tests.model.test_engine_limits import assert_books_are_right
 from tests.model.toy_engine import CONFIG, GROUPED, alone, assert_same, drive, ids, toy
 
-
-def keys_of(line: Ids, parent: SequenceCache | None = None) -> SequenceCache:
-    """A cache whose keys are the ids themselves, so that what is read can be recognised."""
-    keys = torch.tensor(line, dtype=torch.float64).reshape(1, len(line), 1, 1)
-    return SequenceCache(keys, -keys, len(line), parent)
+SIZE = 4  # positions per page, two blocks
 
 
-def read(node: Node) -> Ids:
-    if node.cache is None:
-        return ()
-    keys, values = node.cache.read(0)
-    assert torch.equal(keys, -values)
-    return tuple(int(key) for key in keys.flatten())
+class Store:
+    """A tree over pages whose keys are the ids themselves, so that what is read is recognised."""
 
+    def __init__(self, pages: int = 400) -> None:
+        config = replace(CONFIG, num_layers=1, num_kv_heads=1, head_dim=2, windows=())
+        self.pool = PagePool(config, pages, SIZE, 0, torch.float64, torch.device("cpu"))
+        self.tree = PrefixCache(self.pool, block=2)
 
-def store(tree: PrefixCache, line: Ids, alpha: float = 1.0, room: int = 10_000) -> None:
-    """As the engine does it: stand on what is known, read the rest, offer the whole."""
-    found = tree.match(line[:-1], alpha)
-    tree.insert(line, alpha, keys_of(line[found.length :], found.cache), room)
+    def add(self, line: Ids, alpha: float = 1.0, room: int = 10_000) -> None:
+        """As the engine does it: stand on what is known, read the rest, offer the whole."""
+        found = self.tree.match(line[:-1], alpha)
+        stored = self.tree.pages_of(found)
+        whole, rest = divmod(found.length, SIZE)
+        pages = [self.pool.share(page) for page in stored[:whole]]
+        pages += [self.pool.take() for _ in range(-(-len(line) // SIZE) - whole)]
+        if rest:
+            self.pool.copy(stored[whole], pages[whole], rest)
+        for at in range(found.length, len(line)):
+            self.pool.keys[0][pages[at // SIZE], at % SIZE] = line[at]
+        self.tree.insert(line, alpha, pages, room)
+        for page in pages:
+            self.pool.give_back(page)
+
+    def read(self, node: Node) -> Ids:
+        """The ids whose keys a sequence on `node` would see."""
+        pages = self.tree.pages_of(node)
+        assert len(pages) == -(-node.length // SIZE)
+        keys = self.pool.keys[0][pages].flatten(0, 1)[: node.length, 0, 0]
+        return tuple(int(key) for key in keys)
+
+    def check(self) -> None:
+        """The books: what the tree holds is what its nodes list, and nobody else holds anything."""
+        listed = Counter(page for node in nodes(self.tree) for page in node.pages)
+        assert listed == self.tree._held
+        assert self.tree.pages == len(listed)
+        assert {p: n for p, n in enumerate(self.pool._users) if n} == dict(listed)
 
 
 def nodes(tree: PrefixCache) -> list[Node]:
@@ -53,62 +75,68 @@ lines = st.lists(st.integers(0, 1), min_size=1, max_size=14).map(tuple)
 
 @given(stored=st.lists(lines, max_size=8), asked=st.lists(lines, max_size=8))
 def test_the_longest_stored_prefix_is_found(stored: list[Ids], asked: list[Ids]) -> None:
-    tree = PrefixCache(block=2)
+    store = Store()
     for line in stored:
-        store(tree, line)
+        store.add(line)
     wholes = {line[:n] for line in stored for n in range(0, len(line) + 1, 2)} | {()}
     for line in [*asked, *stored]:
         expected = max(n for n in range(0, len(line) + 1, 2) if line[:n] in wholes)
-        assert tree.known(line, 1.0) == expected
-        node = tree.match(line, 1.0)
+        assert store.tree.known(line, 1.0) == expected
+        node = store.tree.match(line, 1.0)
         assert node.length == expected
-        assert read(node) == line[:expected]
-        assert tree.match(line, 3.0).length == 0, "another alpha, other keys"
-    assert tree.tokens == 2 * len({whole for whole in wholes if whole})
-    assert tree.tokens == sum(len(node.ids) for node in nodes(tree))
+        assert store.read(node) == line[:expected]
+        assert store.tree.match(line, 3.0).length == 0, "another alpha, other keys"
+    assert sum(len(node.ids) for node in nodes(store.tree)) == 2 * len(wholes - {()})
+    store.check()
 
 
 @given(
     work=st.lists(st.tuples(lines, st.booleans()), max_size=12),
-    room=st.integers(2, 20),
+    room=st.integers(2, 12),
 )
 def test_room_is_kept_and_what_is_stood_on_stays(work: list[tuple[Ids, bool]], room: int) -> None:
-    tree = PrefixCache(block=2)
+    store = Store()
     pinned: list[tuple[Node, Ids]] = []
     for line, keep in work:
-        store(tree, line, room=room)
-        assert tree.tokens <= room
-        assert tree.tokens == sum(len(node.ids) for node in nodes(tree))
+        store.add(line, room=room)
+        assert store.tree.pages <= room
+        store.check()
         if keep:
-            node = tree.match(line, 1.0)
-            tree.pin(node)
+            node = store.tree.match(line, 1.0)
+            store.tree.pin(node)
             pinned.append((node, line[: node.length]))
         for node, whole in pinned:
-            assert read(node) == whole, "a sequence stands on it"
+            assert store.read(node) == whole, "a sequence stands on it"
     for node, _ in pinned:
-        tree.unpin(node)
-    tree.evict(room)
-    assert tree.tokens == 0
-    assert nodes(tree) == []
+        store.tree.unpin(node)
+    store.tree.evict(room)
+    assert store.tree.pages == 0
+    assert nodes(store.tree) == []
+    assert store.pool.free == 400
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    tree = PrefixCache(block=2)
+    store = Store()
     for first in range(4):
-        store(tree, (first, 0, first, 1))
-    tree.match((0, 0, 0, 1), 1.0)
-    assert tree.evict(5) == 8
-    assert [tree.known((first, 0, first, 1), 1.0) for first in range(4)] == [4, 0, 0, 4]
+        store.add((first, 0, first, 1))
+    store.tree.match((0, 0, 0, 1), 1.0)
+    assert store.tree.evict(2) == 2
+    assert [store.tree.known((first, 0, first, 1), 1.0) for first in range(4)] == [4, 0, 0, 4]
 
 
 def test_no_room_stores_nothing_and_drops_nothing_in_use() -> None:
-    tree = PrefixCache(block=2)
-    store(tree, (1, 2, 3, 4))
-    node = tree.match((1, 2, 3, 4), 1.0)
-    tree.pin(node)
-    store(tree, (5, 6, 7, 8), room=4)
-    assert tree.known((5, 6, 7, 8), 1.0) == 0
-    assert read(node) == (1, 2, 3, 4)
+    store = Store()
+    store.add((1, 2, 3, 4))
+    node = store.tree.match((1, 2, 3, 4), 1.0)
+    store.tree.pin(node)
+    store.add((5, 6, 7, 8), room=1)
+    assert store.tree.known((5, 6, 7, 8), 1.0) == 0
+    assert store.read(node) == (1, 2, 3, 4)
+
+
+def test_blocks_must_fill_a_page() -> None:
+    with pytest.raises(ValueError, match="pages of 4 positions do not hold whole blocks of 3"):
+        PrefixCache(Store().pool, block=3)
 
 
 # --- the engine ---------------------------------------------------------------------------------
@@ -183,7 +211,8 @@ def shared_requests(draw: st.DrawFn) -> EngineRequest:
     config=st.sampled_from([CONFIG, GROUPED, replace(GROUPED, windows=(None, 6))]),
     max_sequences=st.integers(1, 5),
     token_budget=st.integers(1, 40),
-    cache_tokens=st.integers(60, 300),
+    page_size=st.sampled_from([16, 32]),
+    pages=st.integers(16, 40),
     cancelled=st.sets(st.integers(0, 9), max_size=3),
     pauses=st.lists(st.integers(0, 3), min_size=10, max_size=10),
 )
@@ -193,7 +222,8 @@ def test_any_workload_with_shared_beginnings_gives_each_its_own_answer(
     config: ModelConfig,
     max_sequences: int,
     token_budget: int,
-    cache_tokens: int,
+    page_size: int,
+    pages: int,
     cancelled: set[int],
     pauses: list[int],
 ) -> None:
@@ -202,15 +232,13 @@ def test_any_workload_with_shared_beginnings_gives_each_its_own_answer(
         model,
         max_sequences=max_sequences,
         token_budget=token_budget,
-        cache_bytes=cache_tokens * bytes_per_token(config, torch.float64),
+        cache_bytes=pages * page_bytes(config, torch.float64, page_size),
+        page_size=page_size,
     )
-    scheduler = engine._scheduler
-
-    def keeps_its_books() -> None:
-        assert scheduler.held <= cache_tokens
-        assert scheduler.prefixes.tokens == sum(len(n.ids) for n in nodes(scheduler.prefixes))
-
-    drive(engine, zip(work, pauses, strict=False), cancelled, keeps_its_books)
-    assert scheduler.held == scheduler.prefixes.tokens, "nothing is reserved any more"
-    scheduler.prefixes.evict(cache_tokens)
-    assert scheduler.prefixes.tokens == 0, "nothing is stood on any more"
+    prefixes, general = engine._scheduler.prefixes, engine.pool.free
+    drive(
+        engine, zip(work, pauses, strict=False), cancelled, lambda: assert_books_are_right(engine)
+    )
+    assert engine.pool.free + prefixes.pages == general, "nothing else is held any more"
+    prefixes.evict(pages)
+    assert engine.pool.free == general, "nothing is stood on any more"

@@ -68,7 +68,7 @@ def ids(length: int, seed: int = 0) -> tuple[int, ...]:
 
 
 def full_logits(model: Transformer, tokens: Sequence[int], alpha: float) -> Tensor:
-    batch = pack(model.config, torch.tensor(tokens), (Span(len(tokens), 0, alpha),))
+    batch = pack(model.config, torch.tensor(tokens), (Span(len(tokens), alpha),))
     return model.logits(model.hidden(batch)).float()
 
 

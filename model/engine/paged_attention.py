@@ -1,0 +1,296 @@
+"""Attention over pages, such that a token's result depends on its own sequence alone.
+
+Rows that attend are laid into tiles of a fixed number of positions, and every tile meets every
+page of its sequence in a product of fixed shape. What the pages give is merged in their order by
+the log of their softmax sums. Neither what else is in the batch, nor how a prompt was cut into
+chunks, nor whether a page is shared changes a bit of it. Tiles that see the same page meet it in
+one call, so that a shared prefix is read once for its whole group.
+
+Shapes: T rows, N tiles, Q positions per tile, R = Q * H / K rows per tile and key-value head (at
+least MIN_ROWS), S positions per page, H, K heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .pages import PagePool
+
+MIN_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """`valid` keys of a page as a sequence sees them, the first standing at position `start`."""
+
+    page: int
+    start: int
+    valid: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive new tokens of one sequence, all on one page.
+
+    `start`: position of the first. `runs`: its keys in order, the page of its own tokens last.
+    """
+
+    length: int
+    start: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Tiles [low, high) against the first `keys` positions of a page each: of the same one, or of
+    consecutive ones where `step` is 1.
+
+    `mask`: [high - low, 1, R, keys] to add to the scores. `blind`: rows that see no key at all.
+    """
+
+    order: int
+    low: int
+    high: int
+    page: int
+    step: int
+    keys: int
+    mask: Tensor | None
+    blind: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """The tile-th tile, `at`, against one of its runs, read up to `keys` positions."""
+
+    order: int
+    tile: int
+    at: Stretch
+    run: Run
+    keys: int
+    masked: bool
+
+
+@dataclass(eq=False)
+class PagedAttention:
+    """One pass's attention: a plan made from the stretches of its rows, for all layers.
+
+    `positions`: per tile. `padding`: rows of the pass that belong to nobody. `whole`: read the
+    newest pages to their end, as decoding does, and not just to the next step.
+    """
+
+    pool: PagePool
+    stretches: Sequence[Stretch]
+    positions: int
+    padding: int
+    whole: bool
+    device: torch.device
+    _plans: dict[int | None, list[_Call]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Lay the rows into tiles."""
+        self._tiles: list[Stretch] = []
+        gather: list[int] = []
+        scatter: list[int] = []
+        places: list[int] = []
+        row = 0
+        size, width = self.pool.size, self.positions
+        for stretch in self.stretches:
+            own = stretch.runs[-1]
+            first = own.page * size + stretch.start - own.start
+            places += range(first, first + stretch.length)
+            low = 0
+            while low < stretch.length:
+                count = min(width, stretch.length - low, self._same_end(stretch, low))
+                at = len(self._tiles) * width
+                self._tiles.append(Stretch(count, stretch.start + low, stretch.runs))
+                gather += [*range(row, row + count), *[row] * (width - count)]
+                scatter += range(at, at + count)
+                row += count
+                low += count
+        scatter += [0] * self.padding
+        self.rows = row
+        self._gather = torch.tensor(gather, device=self.device)
+        self._scatter = torch.tensor(scatter, device=self.device)
+        self.places_T = torch.tensor(places, device=self.device)
+
+    def __call__(self, q_THD: Tensor, layer: int, window: int | None) -> Tensor:
+        """[T, H, D]; the rows' own keys and values are in the pool already."""
+        heads, dim = q_THD.shape[1:]
+        kv_heads = self.pool.keys[layer].shape[2]
+        group, tiles = heads // kv_heads, len(self._tiles)
+        q = q_THD.reshape(-1, kv_heads, group, dim)[self._gather]
+        q_NKRD = (
+            q.view(tiles, self.positions, kv_heads, group, dim)
+            .transpose(1, 2)
+            .reshape(tiles, kv_heads, self.positions * group, dim)
+        )
+        if (missing := MIN_ROWS - q_NKRD.shape[2]) > 0:
+            q_NKRD = F.pad(q_NKRD, (0, 0, 0, missing))
+        if window not in self._plans:
+            self._plans[window] = self._plan(window, q_NKRD.shape[2], group, q_THD.dtype)
+        out_NKRD = self._merged(q_NKRD, layer, self._plans[window])
+        out = out_NKRD[:, :, : self.positions * group]
+        out = out.reshape(tiles, kv_heads, self.positions, group, dim).transpose(1, 2)
+        return out.flatten(0, 1)[self._scatter].flatten(1, 2)
+
+    def _same_end(self, stretch: Stretch, low: int) -> int:
+        """How many tokens from `low` on read their own page to the same place."""
+        at = stretch.start + low - stretch.runs[-1].start
+        return self.pool.read_end(at, whole=self.whole) - at
+
+    def _merged(self, q_NKRD: Tensor, layer: int, calls: list[_Call]) -> Tensor:
+        keys, values = self.pool.keys[layer], self.pool.values[layer]
+        parts: list[tuple[_Call, Tensor, Tensor]] = []
+        depth = 0
+        for call in calls:
+            q = q_NKRD[call.low : call.high]
+            pages = slice(call.page, call.page + (len(q) if call.step else 1))
+            k = keys[pages, : call.keys].transpose(1, 2).expand(len(q), -1, -1, -1)
+            v = values[pages, : call.keys].transpose(1, 2).expand(len(q), -1, -1, -1)
+            out, lse = attend_tiles(q, k, v, call.mask)
+            if call.blind is not None:
+                lse = lse.masked_fill(call.blind, -torch.inf)
+            parts.append((call, out, lse))
+            depth = max(depth, call.order + 1)
+        if depth == 1:
+            return parts[0][1] if len(parts) == 1 else torch.cat([out for _, out, _ in parts])
+        _, out, lse = parts[0]
+        exact = lse.dtype
+        every = torch.full((depth, *q_NKRD.shape[:3]), -torch.inf, dtype=exact, device=out.device)
+        for call, _, lse in parts:
+            every[call.order, call.low : call.high] = lse
+        # One after another, so that the number of pages of other tiles changes no rounding.
+        weights = (every - every.amax(0)).exp_()
+        total = weights[0].clone()
+        for weight in weights[1:]:
+            total += weight
+        weights = (weights / total)[..., None]
+        merged = torch.zeros(q_NKRD.shape, dtype=exact, device=out.device)
+        for call, out, _ in parts:
+            merged[call.low : call.high] += out * weights[call.order, call.low : call.high]
+        return merged.to(q_NKRD.dtype)
+
+    def _plan(self, window: int | None, rows: int, group: int, dtype: torch.dtype) -> list[_Call]:
+        met: list[_Meeting] = []
+        for order in range(max(len(tile.runs) for tile in self._tiles)):
+            for i, tile in enumerate(self._tiles):
+                if order < len(tile.runs) and not _out_of_reach(tile, tile.runs[order], window):
+                    met.append(self._meeting(order, i, tile, window))
+        masked = [meeting for meeting in met if meeting.masked]
+        mask, blind = self._masks(masked, window, rows, group, dtype)
+        calls, at = [], 0
+        for step, few in _in_line(met):
+            first, part = few[0], slice(at, at + len(few))
+            call = _Call(
+                first.order,
+                first.tile,
+                first.tile + len(few),
+                first.run.page,
+                step,
+                first.keys,
+                mask[part, ..., : first.keys] if first.masked else None,
+                blind[part] if first.masked and window is not None else None,
+            )
+            calls.append(call)
+            at += len(few) * first.masked
+        return calls
+
+    def _meeting(self, order: int, i: int, tile: Stretch, window: int | None) -> _Meeting:
+        run, size, step = tile.runs[order], self.pool.size, self.pool.step
+        if order == len(tile.runs) - 1:
+            keys = self.pool.read_end(tile.start - run.start, whole=self.whole)
+        else:
+            keys = -(-run.valid // step) * step
+        seen = run.valid == size == keys and run.start + size - 1 <= tile.start
+        if window is not None:
+            seen = seen and run.start > tile.start + tile.length - 1 - window
+        return _Meeting(order, i, tile, run, keys, not seen)
+
+    def _masks(
+        self,
+        masked: list[_Meeting],
+        window: int | None,
+        rows: int,
+        group: int,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        """[M, 1, R, S] additive masks and [M, 1, R] rows without a key; padding sees one key."""
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        count = len(masked)
+        figures = torch.tensor(
+            [[m.at.start, m.at.length, m.run.start, m.run.valid] for m in masked], dtype=torch.long
+        ).reshape(count, 4, 1, 1)
+        start, length, first, valid = figures.to(self.device).unbind(1)
+        offsets = torch.arange(self.positions, device=self.device)[None, :, None]
+        query = start + torch.minimum(offsets, length - 1)
+        place = torch.arange(self.pool.size, device=self.device)
+        key = first + place
+        seen = (key <= query) & (place < valid)
+        if window is not None:
+            seen &= key > query - window
+        mask = torch.zeros(seen.shape, dtype=exact, device=self.device)
+        mask = mask.masked_fill_(~seen, -torch.inf).repeat_interleave(group, 1)
+        blind = ~seen.any(-1).repeat_interleave(group, 1)
+        if rows > mask.shape[1]:
+            mask = F.pad(mask, (0, 0, 0, rows - mask.shape[1]))
+            blind = F.pad(blind, (0, rows - blind.shape[1]))
+        return mask[:, None], blind[:, None]
+
+
+def _out_of_reach(tile: Stretch, run: Run, window: int | None) -> bool:
+    """Whether no token of a tile sees that far back."""
+    return window is not None and run.start + run.valid - 1 <= tile.start - window
+
+
+def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
+    """Neighbouring tiles that meet one page (step 0) or neighbouring pages (step 1) alike."""
+    few: list[_Meeting] = []
+    step = 0
+    for meeting in met:
+        if few:
+            last = few[-1]
+            alike = (last.order, last.tile + 1, last.keys, last.masked) == (
+                meeting.order,
+                meeting.tile,
+                meeting.keys,
+                meeting.masked,
+            )
+            apart = meeting.run.page - last.run.page
+            if alike and apart in (0, 1) and (len(few) == 1 or apart == step):
+                few.append(meeting)
+                step = apart
+                continue
+            yield step, few
+        few, step = [meeting], 0
+    if few:
+        yield step, few
+
+
+def attend_tiles(
+    q_NKRD: Tensor,
+    k_NKSD: Tensor,
+    v_NKSD: Tensor,
+    mask: Tensor | None,
+    *,
+    kernel: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention of every tile, and the log of each row's softmax sum, [N, K, R].
+
+    Without a mask every key is seen. `kernel`: use the fused one, by default where there is one.
+    """
+    if q_NKRD.device.type == "cpu" if kernel is None else kernel:
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q_NKRD, k_NKSD, v_NKSD, attn_mask=mask
+        )
+        return out, lse
+    scores = (q_NKRD @ k_NKSD.transpose(-1, -2)).float() / math.sqrt(q_NKRD.shape[-1])
+    if mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(v_NKSD.dtype) @ v_NKSD, lse

@@ -1,0 +1,102 @@
+"""The memory for keys and values: pages of a fixed number of positions, counted by their users.
+
+A sequence owns a list of pages; those of a shared prefix stand in many lists. Knows nothing of
+requests or of token ids.
+
+Shapes: P pages, S positions per page, K key-value heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+
+PAGE = 256  # also the page size that flash-attn's paged kernels want
+STEP = 64  # a prompt's newest page is read in so many positions more at a time
+
+
+class PagePool:
+    """`count` pages of `size` positions.
+
+    The first `slots` pages are given out by slot(), the rest by take(). Memory is touched only by
+    clear(), copy() and write(), and pages lately given back are taken first.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        count: int,
+        size: int,
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        assert count >= slots
+        shape = (config.num_layers, count, size, config.num_kv_heads, config.head_dim)
+        self.keys = list(torch.empty(shape, dtype=dtype, device=device).unbind())
+        self.values = list(torch.empty(shape, dtype=dtype, device=device).unbind())
+        self.count, self.size = count, size
+        self.step = min(STEP, size)
+        assert size % self.step == 0
+        self._users = [0] * count
+        self._free = list(range(count - 1, slots - 1, -1))
+        self._free_slots = list(range(slots - 1, -1, -1))
+
+    @property
+    def free(self) -> int:
+        """Pages that take() can still give."""
+        return len(self._free)
+
+    def take(self) -> int:
+        """A page for one user, to be cleared before it is read."""
+        return self._taken(self._free.pop())
+
+    def slot(self) -> int:
+        """The lowest free slot: decoding sequences side by side are read in one go."""
+        self._free_slots.sort(reverse=True)
+        return self._taken(self._free_slots.pop())
+
+    def share(self, page: int) -> int:
+        """Count one user more."""
+        assert self._users[page] > 0
+        self._users[page] += 1
+        return page
+
+    def give_back(self, page: int, *, slot: bool = False) -> None:
+        """One user less; the last one frees it."""
+        assert self._users[page] > 0
+        self._users[page] -= 1
+        if not self._users[page]:
+            (self._free_slots if slot else self._free).append(page)
+
+    def clear(self, page: int, start: int, end: int) -> None:
+        """Forget what a page held: a figure that is not finite would reach its next user even
+        from behind a mask."""
+        for layer in (*self.keys, *self.values):
+            layer[page, start:end].zero_()
+
+    def copy(self, source: int, target: int, positions: int) -> None:
+        """The first positions of a page into another."""
+        for layer in (*self.keys, *self.values):
+            layer[target, :positions] = layer[source, :positions]
+
+    def read_end(self, position: int, *, whole: bool) -> int:
+        """Where reading ends that begins at a page's start and takes in `position`."""
+        step = self.size if whole else self.step
+        return position - position % self.size + (position % self.size // step + 1) * step
+
+    def write(self, layer: int, places_T: Tensor, k_TKD: Tensor, v_TKD: Tensor) -> None:
+        """Store tokens at `places_T`, page * size + position in it."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, places_T, k_TKD)
+        self.values[layer].flatten(0, 1).index_copy_(0, places_T, v_TKD)
+
+    def _taken(self, page: int) -> int:
+        self._users[page] = 1
+        return page
+
+
+def page_bytes(config: ModelConfig, dtype: torch.dtype, size: int = PAGE) -> int:
+    """Memory of one page over all layers."""
+    return size * 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
