@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import secrets
 import time
 import zlib
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def file_hash(path: Path) -> str:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a whole file or nothing: temporary file, fsync, rename. UserError if it cannot be."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)

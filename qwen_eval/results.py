@@ -2,7 +2,8 @@
 
     run.json       what was asked of which model with which data and versions (RunInfo)
     prompts.json   the few-shot prefixes by hash; a sample's prompt is prefix + text
-    samples.jsonl  one SampleRecord per line, appended as samples finish
+    samples.jsonl  one SampleRecord per line, appended as samples finish; while several processes
+                   work on a run, each one's are in a samples.NAME.jsonl
     metrics.json   the scores with intervals and counts
     DONE           written last: the run is complete
 
@@ -12,7 +13,7 @@ Knows nothing of models or of how a score comes about.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,11 +145,18 @@ def response_from(record: Mapping[str, Any]) -> Response:
 class RunWriter:
     """Writes one run directory, new or resumed.
 
-    Raises UserError if the folder holds another run, or something that is no run at all.
+    `journal`: the name of this process's own journal where it is one of several, `launch-rank`.
+    `done`: every finished sample; `done_before`: those finished before this launch, about which
+    all its processes agree. Raises UserError if the folder holds another run, or something that
+    is no run at all.
     """
 
-    def __init__(self, folder: Path, info: RunInfo, prefixes: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path, info: RunInfo, prefixes: Iterable[str], journal: str | None = None
+    ) -> None:
         self.folder = folder
+        self._shared = journal is not None
+        self._invocation: dict[str, Any] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -156,38 +164,59 @@ class RunWriter:
         self.info = info
         invocations = self._check_same_run()
         self.info.invocations[:0] = invocations
-        self.done: dict[tuple[str, str], SampleRecord] = {}
-        journal = folder / "samples.jsonl"
-        if journal.exists():
-            for record in read_samples(folder):
-                # Infrastructure failures say nothing of the model: they are tried again.
-                if record.status != "error":
-                    self.done[record.task, record.id] = record
+        own = folder / ("samples.jsonl" if journal is None else f"samples.{journal}.jsonl")
+        launch = None if journal is None else journal.partition("-")[0]
+        # Infrastructure failures say nothing of the model: they are tried again.
+        records = {key: r for key, r in _all_samples(folder).items() if r.status != "error"}
+        self.done: dict[tuple[str, str], SampleRecord] = records
+        before = {key for key in _all_samples(folder, but=launch) if key in records}
+        self.done_before: Set[tuple[str, str]] = before
         self.resumed = len(self.done)
         self._open_again()
         # run.json comes first: a folder with anything else and without it is nobody's run.
         self._write_info()
         self._write("prompts.json", {text_hash(p): p for p in sorted(set(prefixes))})
-        self._journal = Journal(journal)
+        self._journal = Journal(own)
 
     def add(self, record: SampleRecord) -> None:
         """Append a finished sample."""
         self._journal.append(vars(record))  # asdict would copy what is about to be written
         self.done[record.task, record.id] = record
 
+    def gather(self) -> None:
+        """Take in what the other processes of this launch have finished, failures included."""
+        self.close()
+        self.done |= _all_samples(self.folder)
+
     def finish(self, order: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> None:
         """Put the samples into `order` (task, id), write metrics.json, and DONE last."""
         self._journal.close()
         lines = [json.dumps(vars(self.done[key]), ensure_ascii=False) for key in order]
+        parts = _part_journals(self.folder)
+        for part in parts:
+            self.info.invocations.extend(_invocations(part))
         write_atomic(self.folder / "samples.jsonl", "".join(line + "\n" for line in lines))
         self._write("metrics.json", metrics)
         self._write_info()
         write_atomic(self.folder / "DONE", "")
+        for part in parts:
+            part.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Keep what is there; the same command goes on from here."""
+        """Keep what is there; the same command goes on from here. May be called twice."""
+        if not self._shared:
+            self._write_info()
+        elif self._invocation:
+            # run.json is everybody's, so what one process says of itself goes into its journal.
+            self._journal.append({"invocation": self._invocation})
+            self._invocation = None
         self._journal.close()
-        self._write_info()
+
+    def begin(self, invocation: dict[str, Any]) -> None:
+        """Keep an account of this start; it may go on changing until close()."""
+        self._invocation = invocation
+        if not self._shared:
+            self.info.invocations.append(invocation)
 
     def _open_again(self) -> None:
         try:
@@ -241,10 +270,34 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 def read_samples(folder: Path) -> list[SampleRecord]:
     """The samples so far; a torn last line is left out. A later record of an id replaces an
-    earlier one."""
+    earlier one. Raises UserError if there is no journal, or one is damaged."""
+    if not (folder / "samples.jsonl").exists() and not _part_journals(folder):
+        raise UserError(f"{folder / 'samples.jsonl'}: missing; is {folder} a run directory?")
+    return list(_all_samples(folder).values())
+
+
+def _all_samples(folder: Path, but: str | None = None) -> dict[tuple[str, str], SampleRecord]:
+    """By task and id, out of all journals but those of one launch."""
+    while True:
+        records: dict[tuple[str, str], SampleRecord] = {}
+        paths = [folder / "samples.jsonl", *_part_journals(folder)]
+        try:
+            for path in paths:
+                if path.exists() and not (but and path.name.startswith(f"samples.{but}-")):
+                    records |= _samples_of(path)
+        except UserError:
+            # Another process may have finished the run meanwhile and put all in one.
+            if all(path.exists() for path in paths[1:]):
+                raise
+        else:
+            return records
+
+
+def _samples_of(path: Path) -> dict[tuple[str, str], SampleRecord]:
     records: dict[tuple[str, str], SampleRecord] = {}
-    path = folder / "samples.jsonl"
     for number, raw in enumerate(read_jsonl(path, torn_end=True), 1):
+        if raw.keys() == {"invocation"}:
+            continue
         try:
             record = SampleRecord(**raw)
             if not (isinstance(record.values, dict) and _is_list_of_dicts(record.responses)):
@@ -252,7 +305,18 @@ def read_samples(folder: Path) -> list[SampleRecord]:
         except TypeError as error:
             raise UserError(f"{path}, line {number}: not a sample record ({error})") from error
         records[record.task, record.id] = record
-    return list(records.values())
+    return records
+
+
+def _part_journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob("samples.*-*.jsonl"))
+
+
+def _invocations(journal: Path) -> list[dict[str, Any]]:
+    if not journal.exists():
+        return []
+    found = [raw["invocation"] for raw in read_jsonl(journal, torn_end=True) if "invocation" in raw]
+    return [each for each in found if isinstance(each, dict)]
 
 
 def _is_list_of_dicts(value: Any) -> bool:

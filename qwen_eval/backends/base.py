@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,13 +99,17 @@ def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:
 
 
 def choose_device(wish: str) -> str:
-    """`auto` is cuda where torch sees a GPU, else cpu. Raises UserError for cuda without one."""
+    """`auto` is cuda where torch sees a GPU, else cpu; of several GPUs each of torchrun's local
+    processes takes its own. Raises UserError for cuda without one."""
     import torch
 
     gpu = torch.cuda.is_available()
     if wish == "cuda" and not gpu:
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
-    return ("cuda" if gpu else "cpu") if wish == "auto" else wish
+    device = ("cuda" if gpu else "cpu") if wish == "auto" else wish
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return device
 
 
 def model_name(target: str) -> str:

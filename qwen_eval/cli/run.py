@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from qwen_eval.errors import InfrastructureError
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend
     from qwen_eval.metrics import TaskMetrics
+    from qwen_eval.ranks import Rank
     from qwen_eval.results import RunInfo, RunWriter
     from qwen_eval.sandbox.sandbox import Sandbox
 
@@ -146,6 +148,7 @@ def _open_backend(options: RunOptions) -> Backend:
 def _run(
     tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, options: RunOptions
 ) -> None:
+    from qwen_eval.ranks import rank_of
     from qwen_eval.results import RunWriter, identity_digest
 
     info = _run_info(tasks, backend, sandbox, options)
@@ -153,10 +156,18 @@ def _run(
     model = str(info.model["name"]).replace("/", "-").replace(":", "-")
     out = options.out or Path("runs") / f"{model}-{names}-{identity_digest(info)}"
     items = [item for task in tasks for item in task.items]
-    writer = RunWriter(out, info, (item.prompt.prefix for item in items))
+    rank = rank_of(os.environ)
+    journal = rank.journal if rank else None
+    writer = RunWriter(out, info, (item.prompt.prefix for item in items), journal)
     say(f"run directory {out}" + (f", {writer.resumed} samples kept" if writer.resumed else ""))
     try:
-        _ask(tasks, backend, sandbox, writer)
+        _ask(tasks, backend, sandbox, writer, rank)
+        if rank:
+            writer.gather()
+            missing = sum((item.recipe, item.sample.id) not in writer.done for item in items)
+            if missing:
+                say(f"rank {rank.index}: done; {missing} of {len(items)} samples are with others")
+                return
         measured = _summarise(tasks, writer)
         writer.finish(
             [(item.recipe, item.sample.id) for item in items],
@@ -177,20 +188,29 @@ def _run(
 
 
 def _ask(
-    tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, writer: RunWriter
+    tasks: list[LoadedTask],
+    backend: Backend,
+    sandbox: Sandbox | None,
+    writer: RunWriter,
+    rank: Rank | None,
 ) -> None:
     from qwen_eval.cli.progress import progress
+    from qwen_eval.ranks import deal
     from qwen_eval.results import sample_record
     from qwen_eval.runner import Runner
     from qwen_eval.tasks.solvers import SOLVERS
 
     solver_of = {task.info.recipe: SOLVERS[task.spec.solver] for task in tasks}
     items = [item for task in tasks for item in task.items]
+    if rank:
+        missing = [i for i in items if (i.recipe, i.sample.id) not in writer.done_before]
+        items = deal(missing, rank.count)[rank.index]
     todo = [item for item in items if (item.recipe, item.sample.id) not in writer.done]
     runner = Runner(backend, lambda item: solver_of[item.recipe](item), sandbox)
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
-    writer.info.invocations.append(invocation)
+    invocation |= {"rank": rank.index, "ranks": rank.count} if rank else {}
+    writer.begin(invocation)
     with progress(len(items), len(items) - len(todo)) as bar:
         for done in runner.run(todo):
             writer.add(sample_record(done.item, done.responses, done.score, done.error))

@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,6 @@ from tests.model.toy_folder import toy_checkpoint
 
 # How often a run of the real model is killed; one start of it takes seconds.
 REAL_KILLS = int(os.environ.get("QWEN_EVAL_KILLS", "3"))
-
-
-def answers(folder: Path) -> list[SampleRecord]:
-    """Samples without their log-probabilities: bits of those may follow the batch they ran in."""
-    kept = []
-    for record in read_samples(folder):
-        responses = [{k: v for k, v in r.items() if k != "logprobs"} for r in record.responses]
-        detail = {k: v for k, v in record.detail.items() if k != "margin"}
-        kept.append(replace(record, responses=responses, detail=detail))
-    return kept
 
 
 def run_killed(command: list[str], out: Path, longest: float, kills: int) -> list[int]:
@@ -79,19 +68,10 @@ def check(model: Path, mirror: Path, folder: Path, tasks: list[str], kills: int)
         [*command, str(broken)], env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert answers(broken) == answers(whole)
+    # Not a bit differs, log-probabilities included.
+    assert read_samples(broken) == read_samples(whole)
     assert read_metrics(broken) == read_metrics(whole)
-    logprobs = [
-        [[value for r in record.responses for value in r.get("logprobs", [])] for record in run]
-        for run in (read_samples(broken), read_samples(whole))
-    ]
-    largest = max(
-        abs(a - b)
-        for mine, theirs in zip(*logprobs, strict=True)
-        for a, b in zip(mine, theirs, strict=True)
-    )
-    print(json.dumps({"kept_after_kills": kept, "largest_logprob_difference": largest}))
-    assert largest < 1e-3
+    print(json.dumps({"kept_after_kills": kept}))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from qwen_eval.model.engine import (
     ScoreTokens,
 )
 from qwen_eval.model.engine.pages import page_bytes
+from qwen_eval.model.engine.passes import PagedBatch
+from qwen_eval.model.transformer import Transformer
 from tests.model.toy_engine import (
     CONFIG,
     VOCABULARY,
@@ -151,6 +154,52 @@ def test_rows_meet_the_vocabulary_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     for result, right in zip(engine.run(mixed()), expected, strict=True):
         assert_same(result, right)
     assert max(sizes) == 3
+
+
+# --- memory runs out -------------------------------------------------------------------------
+
+
+class Scarce:
+    """Lets no forward pass and no read of the vocabulary have more rows than fit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, model: Transformer, fits: int) -> None:
+        self.fits, self.refused = fits, 0
+        for name in ("hidden", "logits"):
+            monkeypatch.setattr(model, name, self.limited(getattr(model, name)))
+
+    def limited(self, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(given: Tensor | PagedBatch) -> Tensor:
+            rows = len(given.ids_T) if isinstance(given, PagedBatch) else len(given)
+            if rows > self.fits:
+                self.refused += 1
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return plain(given)
+
+        return call
+
+
+@pytest.mark.parametrize("fits", [16, 40])
+def test_where_memory_runs_out_less_is_fed_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    model = toy()
+    expected = [alone(model, request) for request in mixed()]
+    engine = Engine(model, max_sequences=64, batch_invariant=False)
+    scarce = Scarce(monkeypatch, model, fits)
+    for result, right in zip(engine.run(mixed() * 3), expected * 3, strict=True):
+        assert_same(result, right)
+    assert scarce.refused
+    assert_books_are_right(engine)
+
+
+def test_where_not_even_the_least_fits_the_error_is_the_memorys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = toy()
+    engine = Engine(model)
+    Scarce(monkeypatch, model, 2)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        engine.run(mixed())
 
 
 # --- cancel, submit, run ---------------------------------------------------------------------
