@@ -25,6 +25,7 @@ class Product(nn.Module):
         weights: list[Tensor] = [part.weight for part in parts]
         weight = torch.cat(weights) if parts[1:] else weights[0]
         biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]
+        self.inputs = weight.shape[1]
         self.bias = torch.cat(biases) if biases else None
         self.packed = _packs(weight)
         self.weight = _onednn._reorder_linear_weight(weight) if self.packed else weight

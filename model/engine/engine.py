@@ -122,6 +122,11 @@ class Engine:
         return job.id
 
     @property
+    def attention(self) -> str:
+        """The way attention is computed here."""
+        return self._passes.attention
+
+    @property
     def exact(self) -> bool:
         """Whether a request's figures are the same bits whatever runs beside it."""
         return self._passes.exact
@@ -154,7 +159,7 @@ class Engine:
         self._scheduler.store_prompts()
         finished, self._unclaimed = self._unclaimed, []
         for job in list(self._scheduler.running):
-            job.branch_out(self.pool.size)
+            job.branch_out(self.pool)
             if job.finished:
                 self._scheduler.remove(job)
                 del self._jobs[job.id]

@@ -26,24 +26,24 @@ MIN_ROWS = 4
 
 
 @dataclass(frozen=True)
-class Run:
-    """`valid` keys of a page as a sequence sees them, the first standing at position `start`."""
-
-    page: int
-    start: int
-    valid: int
-
-
-@dataclass(frozen=True)
 class Stretch:
     """Consecutive new tokens of one sequence, all on one page.
 
-    `start`: position of the first. `runs`: its keys in order, the page of its own tokens last.
+    `start`: position of the first. `pages`: its keys in order, the page of its own tokens last.
     """
 
     length: int
     start: int
-    runs: tuple[Run, ...]
+    pages: tuple[int, ...]
+
+
+def places(stretches: Sequence[Stretch], size: int) -> list[int]:
+    """Where new tokens are stored: page * size + position in it."""
+    return [
+        stretch.pages[-1] * size + position % size
+        for stretch in stretches
+        for position in range(stretch.start, stretch.start + stretch.length)
+    ]
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,13 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Meeting:
-    """The tile-th tile, `at`, against one of its runs, read up to `keys` positions."""
+    """The tile-th tile, `at`, against the order-th page of its sequence, read up to `keys`
+    positions."""
 
     order: int
     tile: int
     at: Stretch
-    run: Run
+    page: int
     keys: int
     masked: bool
 
@@ -97,18 +98,13 @@ class PagedAttention:
         self._tiles: list[Stretch] = []
         gather: list[int] = []
         scatter: list[int] = []
-        places: list[int] = []
-        row = 0
-        size, width = self.pool.size, self.positions
+        row, width = 0, self.positions
         for stretch in self.stretches:
-            own = stretch.runs[-1]
-            first = own.page * size + stretch.start - own.start
-            places += range(first, first + stretch.length)
             low = 0
             while low < stretch.length:
                 count = min(width, stretch.length - low, self._same_end(stretch, low))
                 at = len(self._tiles) * width
-                self._tiles.append(Stretch(count, stretch.start + low, stretch.runs))
+                self._tiles.append(Stretch(count, stretch.start + low, stretch.pages))
                 gather += [*range(row, row + count), *[row] * (width - count)]
                 scatter += range(at, at + count)
                 row += count
@@ -117,7 +113,7 @@ class PagedAttention:
         self.rows = row
         self._gather = torch.tensor(gather, device=self.device)
         self._scatter = torch.tensor(scatter, device=self.device)
-        self.places_T = torch.tensor(places, device=self.device)
+        self.places_T = torch.tensor(places(self.stretches, self.pool.size), device=self.device)
 
     def __call__(self, q_THD: Tensor, layer: int, window: int | None) -> Tensor:
         """[T, H, D]; the rows' own keys and values are in the pool already."""
@@ -141,7 +137,7 @@ class PagedAttention:
 
     def _same_end(self, stretch: Stretch, low: int) -> int:
         """How many tokens from `low` on read their own page to the same place."""
-        at = stretch.start + low - stretch.runs[-1].start
+        at = stretch.start + low
         return self.pool.read_end(at, whole=self.whole) - at
 
     def _merged(self, q_NKRD: Tensor, layer: int, calls: list[_Call]) -> Tensor:
@@ -178,9 +174,11 @@ class PagedAttention:
 
     def _plan(self, window: int | None, rows: int, group: int, dtype: torch.dtype) -> list[_Call]:
         met: list[_Meeting] = []
-        for order in range(max(len(tile.runs) for tile in self._tiles)):
+        for order in range(max(len(tile.pages) for tile in self._tiles)):
             for i, tile in enumerate(self._tiles):
-                if order < len(tile.runs) and not _out_of_reach(tile, tile.runs[order], window):
+                last = (order + 1) * self.pool.size - 1
+                reached = window is None or last > tile.start - window
+                if order < len(tile.pages) and reached:
                     met.append(self._meeting(order, i, tile, window))
         masked = [meeting for meeting in met if meeting.masked]
         mask, blind = self._masks(masked, window, rows, group, dtype)
@@ -191,7 +189,7 @@ class PagedAttention:
                 first.order,
                 first.tile,
                 first.tile + len(few),
-                first.run.page,
+                first.page,
                 step,
                 first.keys,
                 mask[part, ..., : first.keys] if first.masked else None,
@@ -202,15 +200,13 @@ class PagedAttention:
         return calls
 
     def _meeting(self, order: int, i: int, tile: Stretch, window: int | None) -> _Meeting:
-        run, size, step = tile.runs[order], self.pool.size, self.pool.step
-        if order == len(tile.runs) - 1:
-            keys = self.pool.read_end(tile.start - run.start, whole=self.whole)
-        else:
-            keys = -(-run.valid // step) * step
-        seen = run.valid == size == keys and run.start + size - 1 <= tile.start
+        start, keys = order * self.pool.size, self.pool.size
+        if order == len(tile.pages) - 1:
+            keys = self.pool.read_end(tile.start, whole=self.whole) - start
+        seen = keys == self.pool.size and start + keys - 1 <= tile.start
         if window is not None:
-            seen = seen and run.start > tile.start + tile.length - 1 - window
-        return _Meeting(order, i, tile, run, keys, not seen)
+            seen = seen and start > tile.start + tile.length - 1 - window
+        return _Meeting(order, i, tile, tile.pages[order], keys, not seen)
 
     def _masks(
         self,
@@ -224,14 +220,13 @@ class PagedAttention:
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         count = len(masked)
         figures = torch.tensor(
-            [[m.at.start, m.at.length, m.run.start, m.run.valid] for m in masked], dtype=torch.long
-        ).reshape(count, 4, 1, 1)
-        start, length, first, valid = figures.to(self.device).unbind(1)
+            [[m.at.start, m.at.length, m.order * self.pool.size] for m in masked], dtype=torch.long
+        ).reshape(count, 3, 1, 1)
+        start, length, first = figures.to(self.device).unbind(1)
         offsets = torch.arange(self.positions, device=self.device)[None, :, None]
         query = start + torch.minimum(offsets, length - 1)
-        place = torch.arange(self.pool.size, device=self.device)
-        key = first + place
-        seen = (key <= query) & (place < valid)
+        key = first + torch.arange(self.pool.size, device=self.device)
+        seen = key <= query
         if window is not None:
             seen &= key > query - window
         mask = torch.zeros(seen.shape, dtype=exact, device=self.device)
@@ -241,11 +236,6 @@ class PagedAttention:
             mask = F.pad(mask, (0, 0, 0, rows - mask.shape[1]))
             blind = F.pad(blind, (0, rows - blind.shape[1]))
         return mask[:, None], blind[:, None]
-
-
-def _out_of_reach(tile: Stretch, run: Run, window: int | None) -> bool:
-    """Whether no token of a tile sees that far back."""
-    return window is not None and run.start + run.valid - 1 <= tile.start - window
 
 
 def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
@@ -261,7 +251,7 @@ def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
                 meeting.keys,
                 meeting.masked,
             )
-            apart = meeting.run.page - last.run.page
+            apart = meeting.page - last.page
             if alike and apart in (0, 1) and (len(few) == 1 or apart == step):
                 few.append(meeting)
                 step = apart

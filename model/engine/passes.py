@@ -20,6 +20,7 @@ from .paged_attention import PagedAttention, Stretch
 from .pages import PagePool
 from .row_counts import RowCounts, row_counts
 from .sequence import AnyTrack, GeneratingTrack, Piece
+from .varlen_attention import VarlenAttention, kernel_for
 
 # Canonical numbers of rows, and others that may prove to agree with them.
 PROMPT_ROWS, DECODE_ROWS, LOGIT_ROWS = 512, 32, 32
@@ -41,7 +42,7 @@ class PagedBatch:
     cos: Tensor
     sin: Tensor
     logn_T: Tensor | None
-    attention: PagedAttention
+    attention: PagedAttention | VarlenAttention
 
     def attend(
         self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, window: int | None
@@ -56,7 +57,7 @@ class Passes:
     """Feeds pieces to a model whose keys and values lie in `pool`.
 
     `exact`: whether every row's figures are the same bits whatever runs beside it; always False
-    without `batch_invariant`.
+    without `batch_invariant`. `attention`: the name of the way attention is computed.
     """
 
     def __init__(self, model: Transformer, pool: PagePool, *, batch_invariant: bool) -> None:
@@ -70,6 +71,9 @@ class Passes:
             self._decode = _pass_rows(model, DECODE_ROWS, DECODE_SIZES)
             self._logits = _logit_rows(model)
         self.exact = self._prompt.exact and self._decode.exact and self._logits.exact
+        self.attention, self._kernel = kernel_for(
+            self.device, weight.dtype, batch_invariant=batch_invariant
+        )
         # Larger tiles suit bf16's matrix units; smaller ones waste less at the end of a prompt.
         group = config.num_heads // config.num_kv_heads
         self._tile = max(16, 32 // group) * (2 if weight.dtype == torch.bfloat16 else 1)
@@ -85,7 +89,6 @@ class Passes:
             self._pass(few, counts, decoding=decoding)
 
     def _pass(self, pieces: Sequence[Piece], counts: RowCounts, *, decoding: bool) -> None:
-        tile = 1 if decoding else self._tile
         ids: list[int] = []
         positions: list[int] = []
         alphas: list[float] = []
@@ -96,7 +99,7 @@ class Passes:
             for position in track.wanted(start, start + length):
                 wanted.append((track, position, len(ids) + position - start))
             ids += [*track.tokens[start : start + piece.length], *piece.draft]
-            positions += range(track.offset + start, track.offset + start + length)
+            positions += range(start, start + length)
             alphas += [track.alpha] * length
             stretches += track.stretches(start, length, self.pool.size)
         padding = counts.padded(len(ids)) - len(ids)
@@ -107,13 +110,21 @@ class Passes:
             cos,
             sin,
             self._logn(positions),
-            PagedAttention(self.pool, stretches, tile, padding, decoding, self.device),
+            self._attention(stretches, padding, decoding=decoding),
         )
         hidden_TE = self.model.hidden(batch)
         for piece in pieces:
             piece.track.fed += piece.rows
         for block in _blocks(wanted, self._logits.most or MOST_LOGITS):
             self._read(hidden_TE, block)
+
+    def _attention(
+        self, stretches: list[Stretch], padding: int, *, decoding: bool
+    ) -> PagedAttention | VarlenAttention:
+        if self._kernel is not None:
+            return VarlenAttention(self.pool, stretches, padding, self.device, self._kernel)
+        tile = 1 if decoding else self._tile
+        return PagedAttention(self.pool, stretches, tile, padding, decoding, self.device)
 
     def _read(self, hidden_TE: Tensor, block: list[tuple[AnyTrack, int, int]]) -> None:
         """The rows of one block meet the vocabulary, in two halves where memory is short."""

@@ -52,25 +52,32 @@ class Job:
         if isinstance(root, GeneratingTrack):
             # Its last token is never fed, and its last page is the slot.
             return (len(root.prompt) + root.request.sampling.max_tokens - 1) // size
-        lengths = [len(root.tokens) - isinstance(root, ScoringTrack)]
-        if isinstance(root, PromptTrack):
-            lengths += [len(line) - 1 for line in root.continuations]
-        return sum(-(-length // size) for length in lengths)
+        if isinstance(root, ScoringTrack):
+            return -(-(len(root.tokens) - 1) // size)
+        read = len(root.tokens)
+        branches = [read + len(line) - 1 for line in root.continuations if len(line) > 1]
+        return -(-read // size) + sum(-(-end // size) - read // size for end in branches)
 
     def tracks(self) -> Iterator[AnyTrack]:
         """Root and branches."""
         yield self.root
         yield from self.branches
 
-    def branch_out(self, size: int) -> None:
-        """Put the continuations' tracks beside the root once its prompt has been read."""
+    def branch_out(self, pool: PagePool) -> None:
+        """Put the continuations' tracks beside the root once its prompt has been read: on its
+        whole pages, and on copies of the last one."""
         root = self.root
-        if isinstance(root, PromptTrack) and root.branches and not self.branches:
-            self.branches = [branch for branch in root.branches if branch is not None]
-            for branch in self.branches:
-                branch.context, branch.alpha = root.read(size), root.alpha
-                for _ in range(-(-(len(branch.tokens) - 1) // size)):
-                    branch.pages.append(self.spare.pop())
+        if not isinstance(root, PromptTrack) or not root.branches or self.branches:
+            return
+        self.branches = [branch for branch in root.branches if branch is not None]
+        whole, rest = divmod(len(root.tokens), pool.size)
+        for branch in self.branches:
+            branch.alpha, branch.cleared = root.alpha, branch.fed
+            branch.pages = [pool.share(page) for page in root.pages[:whole]]
+            for _ in range(-(-(len(branch.tokens) - 1) // pool.size) - whole):
+                branch.pages.append(self.spare.pop())
+            if rest:
+                pool.copy(root.pages[whole], branch.pages[whole], rest)
 
     @property
     def finished(self) -> bool:

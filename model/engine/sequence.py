@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .drafts import Drafts
-from .paged_attention import Run, Stretch
+from .paged_attention import Stretch
 from .sampling import Sampling, choose
 
 Ids = tuple[int, ...]
@@ -74,18 +74,15 @@ EngineResult = Generated | tuple[ContinuationScore, ...] | tuple[float, ...]
 class Track:
     """One line of tokens on its way through the model, and the pages that hold its keys.
 
-    tokens[:fed] are in the pages (with those of a branch's root before them: `offset` in number,
-    in `context`). `prompt`: ids whose keys and values others may share; none for a line whose
-    every position is scored. `pages` hold its tokens in order; where it decodes, the first
-    `closed` do, and the newest tokens lie in `slot`. `cleared`: positions that may be read.
+    tokens[:fed] are in the pages. `prompt`: ids whose keys and values others may share; none for
+    a line whose positions are scored. `pages` hold its tokens in order; where it decodes, the
+    first `closed` do, and the newest tokens lie in `slot`. `cleared`: positions that may be read.
     """
 
     tokens: list[int]
-    offset: int = 0
     fed: int = 0
     alpha: float = 1.0
     prompt: Ids = ()
-    context: tuple[Run, ...] = ()
     pages: list[int] = field(default_factory=list)
     slot: int | None = None
     closed: int = 0
@@ -104,22 +101,17 @@ class Track:
         end = start + length
         while start < end:
             index = start // size
-            runs = tuple(Run(self.page(i), self.offset + i * size, size) for i in range(index + 1))
             count = min(end, (index + 1) * size) - start
-            yield Stretch(count, self.offset + start, self.context + runs)
+            yield Stretch(count, start, tuple(map(self.page, range(index + 1))))
             start += count
-
-    def read(self, size: int) -> tuple[Run, ...]:
-        """All that has been fed, as another sequence sees it."""
-        pages = range(-(-self.fed // size))
-        return tuple(Run(self.page(i), i * size, min(size, self.fed - i * size)) for i in pages)
 
 
 class ScoringTrack(Track):
-    """Reads off the log-probability of its own next token at every position."""
+    """Reads off the log-probability of its own next token at every position it feeds; the first
+    `fed` tokens are another's and lie in its pages already."""
 
-    def __init__(self, tokens: Sequence[int], offset: int = 0) -> None:
-        super().__init__(list(tokens), offset)
+    def __init__(self, tokens: Sequence[int], fed: int = 0) -> None:
+        super().__init__(list(tokens), fed)
         self.logprobs: list[float] = []
         self.greedy: list[bool] = []
 
@@ -158,7 +150,7 @@ class PromptTrack(Track):
         best = int(logits_RV[0].argmax())
         self.first_greedy = [c[0] == best for c in self.continuations]
         self.branches = [
-            ScoringTrack(c, offset=len(self.tokens)) if len(c) > 1 else None
+            ScoringTrack([*self.tokens, *c], len(self.tokens)) if len(c) > 1 else None
             for c in self.continuations
         ]
 

@@ -93,6 +93,7 @@ class NativeBackend:
                 "windows": list(config.windows),
                 "threads": torch.get_num_threads(),
                 "kernels": model.kernels,
+                "attention": engine.attention,
                 "batch_invariant": engine.exact,
                 "note": _note(folder),
             },

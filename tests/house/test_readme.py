@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import qwen_eval
+from tests.cli.command import environment, qwen_eval
 from tests.model.toy_folder import toy_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,22 @@ def test_command(command: str, home: Path, smollm2: Path) -> None:
     assert done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.smollm2
+def test_torchrun(home: Path, smollm2: Path) -> None:
+    (command,) = [c for c in COMMANDS if "torchrun" in c]
+    setting, program, *words = shlex.split(command)
+    assert program == "torchrun"
+    name, _, value = setting.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words, "--limit", "3"],
+        cwd=home, env=environment(**{name: value}), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mmlu@strict" in done.stdout
+    assert (home / "runs" / "two" / "DONE").exists()
+
+
 def test_make_targets_exist() -> None:
     targets = {c.split()[1] for c in COMMANDS if c.startswith("make ")}
     assert {"eval", "test"} <= targets
@@ -62,7 +79,7 @@ def test_make_targets_exist() -> None:
 
 def test_every_command_is_one_of_these() -> None:
     assert len(COMMANDS) > 12
-    assert all(command.startswith(("make ", "qwen-eval ")) for command in COMMANDS)
+    assert all(command.startswith(("make ", "qwen-eval ", "OMP_NUM_THREADS=1 torchrun ")) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/performance.md"])

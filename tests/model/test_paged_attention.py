@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qwen_eval.model.engine.paged_attention import PagedAttention, Run, Stretch, attend_tiles
+from qwen_eval.model.engine.paged_attention import PagedAttention, Stretch, attend_tiles
 from qwen_eval.model.engine.pages import PagePool, page_bytes
+from qwen_eval.model.engine.varlen_attention import VarlenAttention
 from tests.model.test_attention import CONFIG, HEADS, WINDOWS, dense, heads_of
 
 PAGE = 8
@@ -41,8 +42,7 @@ class Line:
             if stretches and at % size:
                 stretches[-1] = replace(stretches[-1], length=stretches[-1].length + 1)
                 continue
-            runs = tuple(Run(self.pages[i], i * size, size) for i in range(page + 1))
-            stretches.append(Stretch(1, at, runs))
+            stretches.append(Stretch(1, at, tuple(self.pages[: page + 1])))
         return stretches
 
 
@@ -101,27 +101,6 @@ def test_decoding_rows_are_the_dense_sequence(window: int | None) -> None:
             end = line.fed
             expected = dense(line.q[:end], line.k[:end], line.v[:end], window)[-1:]
             torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("window", WINDOWS)
-def test_branches_see_their_roots_keys(window: int | None) -> None:
-    pool = pool_of(6, 2)
-    root = Line(pool, heads_of(6, 2, 13))
-    attend([(root, 13)], window, 4)
-    context = tuple(Run(p, i * PAGE, min(PAGE, 13 - i * PAGE)) for i, p in enumerate(root.pages))
-    tails = [heads_of(6, 2, 5, seed) for seed in (1, 2)]
-    pages = [pool.take() for _ in tails]
-    for page in pages:
-        pool.clear(page, 0, PAGE)
-    stretches = [Stretch(5, 13, (*context, Run(page, 13, PAGE))) for page in pages]
-    attention = PagedAttention(pool, stretches, 4, 0, False, torch.device("cpu"))
-    q, k, v = (torch.cat([tail[i] for tail in tails]) for i in range(3))
-    pool.write(1, attention.places_T, k, v)
-    outs = attention(q, 1, window).split_with_sizes([5, 5])
-    for tail, out in zip(tails, outs, strict=True):
-        line = [torch.cat(pair) for pair in zip((root.q, root.k, root.v), tail, strict=True)]
-        expected = dense(line[0], line[1], line[2], window)[13:]
-        torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6)
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
@@ -221,3 +200,48 @@ def test_pages_are_counted_and_measured() -> None:
     assert pool.free == 2
     assert pool.take() == pages[1], "the memory used last is the warmest"
     assert pool.slot() == 1
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_gpus_tables_name_the_right_keys(window: int | None) -> None:
+    """The tables of the variable-length kernels, read by a plain kernel of the same contract."""
+
+    def plain(
+        q_THD: Tensor,
+        k_PSKD: Tensor,
+        v_PSKD: Tensor,
+        begins: Tensor,
+        keys: Tensor,
+        table: Tensor,
+        most: tuple[int, int],
+        window: tuple[int, int],
+    ) -> Tensor:
+        outs = []
+        for i, end in enumerate(keys.tolist()):
+            q = q_THD[begins[i] : begins[i + 1]]
+            k, v = (x[table[i].long()].flatten(0, 1)[:end] for x in (k_PSKD, v_PSKD))
+            assert (len(q), end) <= most
+            before = q.new_zeros(end - len(q), *q.shape[1:])
+            reach = None if window[0] < 0 else window[0] + 1
+            outs.append(dense(torch.cat((before, q)), k, v, reach)[-len(q) :])
+        return torch.cat(outs).float()
+
+    pool = pool_of(6, 2)
+    lines = [Line(pool, heads_of(6, 2, 20, seed)) for seed in range(2)]
+    lines.append(Line(pool, [*heads_of(6, 2, 20, 0)], lines[0], 8))
+    attend([(lines[0], 8)], window, 4)
+    for counts in ((3, 9, 12), (9, 1, 0)):
+        stretches = [s for line, n in zip(lines, counts, strict=True) for s in line.next(n)]
+        attention = VarlenAttention(pool, stretches, 2, torch.device("cpu"), plain)
+        parts = [slice(line.fed, line.fed + n) for line, n in zip(lines, counts, strict=True)]
+        q, k, v = (
+            torch.cat([getattr(line, name)[p] for line, p in zip(lines, parts, strict=True)])
+            for name in "qkv"
+        )
+        pool.write(1, attention.places_T, k, v)
+        out = attention(torch.cat((q, q[:2])), 1, window)
+        assert not out[len(q) :].any()
+        for line, n, rows in zip(lines, counts, out[: len(q)].split_with_sizes(counts), strict=True):
+            line.fed += n
+            expected = dense(*(x[: line.fed] for x in (line.q, line.k, line.v)), window)
+            torch.testing.assert_close(rows.double(), expected[line.fed - n :], rtol=0, atol=2e-6)
