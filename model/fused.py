@@ -94,5 +94,9 @@ def fuse(model: Transformer) -> Transformer:
         block.attention = FusedAttention(block.attention)
         block.ffn = FusedSwiGLU(block.ffn)
     model.head = Product((model.head,))  # type: ignore[assignment]
+    for parameter in model.parameters():
+        # What is still a view of a mapped file would keep all of it in memory.
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
     model.kernels = "oneDNN" if model.head.packed else "torch"
     return model

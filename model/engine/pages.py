@@ -8,6 +8,9 @@ Shapes: P pages, S positions per page, K key-value heads, D head dimension.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +23,10 @@ STEP = 64  # a prompt's newest page is read in so many positions more at a time
 class PagePool:
     """`count` pages of `size` positions.
 
-    The first `slots` pages are given out by slot(), the rest by take(). Memory is touched only by
-    clear(), copy() and write(), and pages lately given back are taken first.
+    The first `slots` pages are given out by slot(), the rest by take(). Memory is touched only
+    where it is written, and pages lately given back are taken first. `tainted`: some page may hold
+    a figure that is not finite; such a one reaches whoever reads the page later even from behind
+    a mask, so pages are then cleared before they are used again.
     """
 
     def __init__(
@@ -35,8 +40,9 @@ class PagePool:
     ) -> None:
         assert count >= slots
         shape = (config.num_layers, count, size, config.num_kv_heads, config.head_dim)
-        self.keys = list(torch.empty(shape, dtype=dtype, device=device).unbind())
-        self.values = list(torch.empty(shape, dtype=dtype, device=device).unbind())
+        self.keys = list(_zeros(shape, dtype, device).unbind())
+        self.values = list(_zeros(shape, dtype, device).unbind())
+        self.tainted = False
         self.count, self.size = count, size
         self.step = min(STEP, size)
         assert size % self.step == 0
@@ -50,7 +56,7 @@ class PagePool:
         return len(self._free)
 
     def take(self) -> int:
-        """A page for one user, to be cleared before it is read."""
+        """A page for one user."""
         return self._taken(self._free.pop())
 
     def slot(self) -> int:
@@ -72,8 +78,9 @@ class PagePool:
             (self._free_slots if slot else self._free).append(page)
 
     def clear(self, page: int, start: int, end: int) -> None:
-        """Forget what a page held: a figure that is not finite would reach its next user even
-        from behind a mask."""
+        """Forget what part of a page held, if that might do harm."""
+        if not self.tainted:
+            return
         for layer in (*self.keys, *self.values):
             layer[page, start:end].zero_()
 
@@ -95,6 +102,14 @@ class PagePool:
     def _taken(self, page: int) -> int:
         self._users[page] = 1
         return page
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that on a CPU take memory only as they are written over."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    lazy = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(lazy).view(dtype).view(shape)
 
 
 def page_bytes(config: ModelConfig, dtype: torch.dtype, size: int = PAGE) -> int:

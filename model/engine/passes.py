@@ -113,6 +113,9 @@ class Passes:
             self._attention(stretches, padding, decoding=decoding),
         )
         hidden_TE = self.model.hidden(batch)
+        # Keys and values that are not finite leave no finite row behind them.
+        if not hidden_TE[: len(ids)].isfinite().all():
+            self.pool.tainted = True
         for piece in pieces:
             piece.track.fed += piece.rows
         for block in _blocks(wanted, self._logits.most or MOST_LOGITS):

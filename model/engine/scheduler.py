@@ -195,15 +195,16 @@ class Scheduler:
 
     def _store(self, job: Job) -> None:
         root, size = job.root, self.pool.size
-        pages = [root.page(i) for i in range(-(-len(root.prompt) // size))]
+        kept = root.prompt[: root.shared]
+        pages = [root.page(i) for i in range(-(-len(kept) // size))]
         copied: int | None = None
         if root.slot is not None and root.slot in pages:
             if self.pool.free and self._prefix_room:
                 copied = pages[-1] = self.pool.take()
-                self.pool.copy(root.slot, copied, len(root.prompt) % size)
+                self.pool.copy(root.slot, copied, len(kept) % size)
             else:
                 pages.pop()
-        self.prefixes.insert(root.prompt[: len(pages) * size], root.alpha, pages, self._prefix_room)
+        self.prefixes.insert(kept[: len(pages) * size], root.alpha, pages, self._prefix_room)
         if copied is not None:
             self.pool.give_back(copied)
 
@@ -227,7 +228,11 @@ class Scheduler:
         wanted = ids[: self.prefixes.known(ids, alpha) + self.prefixes.block]
         if len(wanted) % self.prefixes.block:
             return False  # all its whole blocks are there
-        return any(other.root.prompt[: len(wanted)] == wanted for other in reading)
+        return any(
+            other.root.prompt[: len(wanted)] == wanted
+            and (other.root.shared is None or other.root.shared >= len(wanted))
+            for other in reading
+        )
 
     def _make_room(self, job: Job) -> bool:
         """Give a job its pages beyond the prefix it finds stored; False if that cannot be."""

@@ -23,20 +23,26 @@ Ids = tuple[int, ...]
 @dataclass(frozen=True)
 class Generate:
     """Continue `prompt`. Ends at a stop id (not part of the answer), when `should_stop` says so of
-    the new ids so far, or at sampling.max_tokens."""
+    the new ids so far, or at sampling.max_tokens. `shared`: see ScoreContinuations."""
 
     prompt: Ids
     sampling: Sampling = Sampling()
     stop_ids: frozenset[int] = frozenset()
     should_stop: Callable[[Sequence[int]], bool] | None = None
+    shared: int | None = None
 
 
 @dataclass(frozen=True)
 class ScoreContinuations:
-    """Log-probability of each continuation, given `prompt`; every one has at least one id."""
+    """Log-probability of each continuation, given `prompt`; every one has at least one id.
+
+    `shared`: how many of the prompt's first ids others may begin with as well, None for all. More
+    is not kept for them; it changes what is computed anew and nothing else.
+    """
 
     prompt: Ids
     continuations: tuple[Ids, ...]
+    shared: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,17 @@ EngineResult = Generated | tuple[ContinuationScore, ...] | tuple[float, ...]
 class Track:
     """One line of tokens on its way through the model, and the pages that hold its keys.
 
-    tokens[:fed] are in the pages. `prompt`: ids whose keys and values others may share; none for
-    a line whose positions are scored. `pages` hold its tokens in order; where it decodes, the
-    first `closed` do, and the newest tokens lie in `slot`. `cleared`: positions that may be read.
+    tokens[:fed] are in the pages. `prompt`: ids that may be read from what others have read; none
+    for a line whose positions are scored. `shared`: how many of them are kept for others. `pages`
+    hold the tokens in order; where it decodes, the first `closed` do, and the newest tokens lie in
+    `slot`. `cleared`: positions that may be read.
     """
 
     tokens: list[int]
     fed: int = 0
     alpha: float = 1.0
     prompt: Ids = ()
+    shared: int | None = None
     pages: list[int] = field(default_factory=list)
     slot: int | None = None
     closed: int = 0
@@ -132,7 +140,7 @@ class PromptTrack(Track):
     """A prompt whose last position decides the first token of every continuation."""
 
     def __init__(self, request: ScoreContinuations) -> None:
-        super().__init__(list(request.prompt), prompt=request.prompt)
+        super().__init__(list(request.prompt), prompt=request.prompt, shared=request.shared)
         self.continuations = request.continuations
         self.first_logprobs: list[float] = []
         self.first_greedy: list[bool] = []
@@ -174,7 +182,7 @@ class GeneratingTrack(Track):
     """
 
     def __init__(self, request: Generate) -> None:
-        super().__init__(list(request.prompt), prompt=request.prompt)
+        super().__init__(list(request.prompt), prompt=request.prompt, shared=request.shared)
         self.request = request
         self.logprobs: list[float] = []
         self.reason: Literal["stop", "length"] | None = None

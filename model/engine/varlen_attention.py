@@ -60,10 +60,12 @@ class VarlenAttention:
         pages = max(len(stretch.pages) for stretch in self.stretches)
         table = [[*s.pages, *[s.pages[-1]] * (pages - len(s.pages))] for s in self.stretches]
         self.rows, self._most = sum(lengths), (max(lengths), max(keys))
-        small = {"dtype": torch.int32, "device": self.device}
-        self._begins = torch.tensor([0, *accumulate(lengths)], **small)
-        self._keys, self._table = torch.tensor(keys, **small), torch.tensor(table, **small)
+        self._begins = self._small([0, *accumulate(lengths)])
+        self._keys, self._table = self._small(keys), self._small(table)
         self.places_T = torch.tensor(places(self.stretches, self.pool.size), device=self.device)
+
+    def _small(self, figures: list[int] | list[list[int]]) -> Tensor:
+        return torch.tensor(figures, dtype=torch.int32, device=self.device)
 
     def __call__(self, q_THD: Tensor, layer: int, window: int | None) -> Tensor:
         """[T, H, D]; the rows' own keys and values are in the pool already."""

@@ -33,6 +33,7 @@ class PromptEncoder:
     def __init__(self, tokenizer: TextEncoder) -> None:
         self._tokenizer = tokenizer
         self._stable = lru_cache(maxsize=4096)(self._encode_stable)
+        self.length = lru_cache(maxsize=4096)(self._length)
 
     def encode(self, prefix: str, text: str) -> list[int]:
         """Ids of prefix + text."""
@@ -59,6 +60,11 @@ class PromptEncoder:
         prompt = head + self._tokenizer.encode(tail)
         joined = [head + self._tokenizer.encode(tail + moved + option) for option in options]
         return prompt, [ids[len(prompt) :] for ids in joined]
+
+    def _length(self, prefix: str) -> int:
+        """How many ids a prefix has, give or take the one at its seam."""
+        ids, rest = self._stable(prefix)
+        return len(ids) + len(self._tokenizer.encode(rest))
 
     def _encode_stable(self, text: str) -> tuple[list[int], str]:
         """Ids up to the last cut, and the text behind it; no ids if there is no cut."""

@@ -153,7 +153,9 @@ class NativeBackend:
             prompt, options = self._encode_options(request)
             room = limit - max(len(option) for option in options) + 1
             ids, truncated = _fit(prompt, room, request.prompt)
-            scored = ScoreContinuations(tuple(ids), tuple(map(tuple, options)))
+            scored = ScoreContinuations(
+                tuple(ids), tuple(map(tuple, options)), self._shared(request.prompt, truncated)
+            )
             return self.engine.submit(scored), len(ids), truncated
         d = request.decoding
         if d.max_tokens >= limit:  # so it is for every sample: nothing needs to be asked
@@ -168,6 +170,7 @@ class NativeBackend:
             Sampling(d.max_tokens, d.temperature, d.top_p, d.top_k, d.repetition_penalty, d.seed),
             frozenset(self.tokenizer.stop_ids),
             self._stops_at(d.stop),
+            self._shared(request.prompt, truncated),
         )
         return self.engine.submit(generate), len(ids), truncated
 
@@ -187,6 +190,12 @@ class NativeBackend:
         )
         ids = self._begin() + ids
         return ids or [self.tokenizer.start_id], options
+
+    def _shared(self, prompt: Prompt, truncated: bool) -> int | None:
+        """How much of a prompt others begin with: all of a conversation, which goes on."""
+        if prompt.messages or truncated:
+            return None
+        return len(self._begin()) + self._encoder.length(prompt.prefix)
 
     def _begin(self) -> list[int]:
         return [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,10 +99,10 @@ def test_what_can_never_fit_is_refused_at_once() -> None:
     fits: list[EngineRequest] = [
         Generate(ids(44), Sampling(max_tokens=20)),
         ScoreTokens(ids(64)),
-        ScoreContinuations(ids(20), (ids(3), ids(17), ids(1))),
+        ScoreContinuations(ids(20), (ids(3), ids(13), ids(1))),
     ]
     too_large: list[EngineRequest] = [
-        ScoreContinuations(ids(20), (ids(3), ids(18), ids(1))),
+        ScoreContinuations(ids(20), (ids(3), ids(14), ids(1))),
         ScoreContinuations(ids(5), tuple(ids(2, n) for n in range(4))),
     ]
     for request in too_large:
@@ -154,6 +156,24 @@ def test_rows_meet_the_vocabulary_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     for result, right in zip(engine.run(mixed()), expected, strict=True):
         assert_same(result, right)
     assert max(sizes) == 3
+
+
+# --- figures that are not finite --------------------------------------------------------------
+
+
+def test_a_sequence_that_breaks_the_model_breaks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token's embedding is not a number; its keys and values stay in pages that others get."""
+    broken = copy.deepcopy(toy())
+    broken.embedding.weight[7] = torch.nan
+    engine = Engine(broken, page_size=PAGE, cache_bytes=12 * ONE, max_sequences=4)
+    well = [Generate((*ids(n)[:-1], 3), Sampling(max_tokens=1)) for n in (3, 9, 20)]
+    well = [replace(r, prompt=tuple(4 if t == 7 else t for t in r.prompt)) for r in well]
+    expected = [alone(broken, request) for request in well]
+    for _ in range(3):
+        engine.run([ScoreTokens((7,) * 40), ScoreTokens((*ids(12), 7, 7, 7))])
+        for result, right in zip(engine.run(well), expected, strict=True):
+            assert_same(result, right)
+    assert engine.pool.tainted
 
 
 # --- memory runs out -------------------------------------------------------------------------

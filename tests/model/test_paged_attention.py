@@ -165,6 +165,7 @@ def test_what_a_page_held_before_does_not_reach_its_next_user() -> None:
     pool = pool_of(3, 3)
     for layer in (*pool.keys, *pool.values):
         layer.fill_(torch.nan)
+    pool.tainted = True
     line = Line(pool, heads_of(3, 3, 11))
     out = attend([(line, 11)], None, 4)[0]
     torch.testing.assert_close(out.double(), dense(line.q, line.k, line.v, None), rtol=0, atol=2e-6)
@@ -241,7 +242,8 @@ def test_a_gpus_tables_name_the_right_keys(window: int | None) -> None:
         pool.write(1, attention.places_T, k, v)
         out = attention(torch.cat((q, q[:2])), 1, window)
         assert not out[len(q) :].any()
-        for line, n, rows in zip(lines, counts, out[: len(q)].split_with_sizes(counts), strict=True):
-            line.fed += n
-            expected = dense(*(x[: line.fed] for x in (line.q, line.k, line.v)), window)
+        apart = out[: len(q)].split_with_sizes(counts)
+        for line, n, rows in zip(lines, counts, apart, strict=True):
+            end = line.fed = line.fed + n
+            expected = dense(line.q[:end], line.k[:end], line.v[:end], window)
             torch.testing.assert_close(rows.double(), expected[line.fed - n :], rtol=0, atol=2e-6)

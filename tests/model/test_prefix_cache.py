@@ -142,9 +142,9 @@ def test_blocks_must_fill_a_page() -> None:
 # --- the engine ---------------------------------------------------------------------------------
 
 
-def behind(prefix: Ids, count: int) -> list[EngineRequest]:
+def behind(prefix: Ids, count: int) -> list[ScoreContinuations | Generate]:
     """Questions behind one prefix, of every kind."""
-    work: list[EngineRequest] = []
+    work: list[ScoreContinuations | Generate] = []
     for n in range(count):
         prompt = prefix + ids(5, n)
         work += [
@@ -180,6 +180,20 @@ def test_a_conversation_that_grows_takes_its_past_from_the_cache() -> None:
         past = len(turns) if turn == 0 else len(turns) - 20 - 4 * (turn - 1)
         assert engine.stats.prompt_tokens - before <= past + BLOCK
         turns += ids(4, turn)
+
+
+def test_only_what_others_begin_with_is_kept() -> None:
+    model, prefix = toy(GROUPED), ids(2 * BLOCK)
+    engine = Engine(model, max_sequences=2)
+    work = [replace(request, shared=len(prefix)) for request in behind(prefix + ids(3), 4)]
+    for request, result in zip(work, engine.run(work), strict=True):
+        assert_same(result, alone(model, request))
+    assert sum(len(node.ids) for node in nodes(engine._scheduler.prefixes)) == len(prefix)
+    # The first one's prompt, eight more tokens of every other; two of each longer continuation.
+    assert engine.stats.prompt_tokens == len(prefix) + 8 * 8 + 4 * 2
+    cold = [replace(request, shared=0) for request in work]
+    for request, result in zip(cold, Engine(model).run(cold), strict=True):
+        assert_same(result, alone(model, request))
 
 
 def test_prompts_of_another_alpha_share_nothing() -> None:
