@@ -15,8 +15,9 @@ LEAVES = {"types", "errors", "fileio", "stats", "ngrams"}
 CORE_LAYERS = {
     **dict.fromkeys(LEAVES | {"sandbox", "model"}, 0),
     **dict.fromkeys(
-        ("results", "compare", "taskspec", "datasets", "prompts", "metrics", "train", "tasks"), 1
+        ("results", "compare", "taskspec", "datasets", "prompts", "metrics", "ranks"), 1
     ),
+    **dict.fromkeys(("train", "tasks"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
     **dict.fromkeys(("runner", "gate", "perf"), 3),
     "cli": 4,
