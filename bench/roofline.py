@@ -21,11 +21,12 @@ import torch
 
 from qwen_eval.model import smollm2
 from qwen_eval.model.engine import Engine, Generate, Sampling, ScoreContinuations
-from qwen_eval.model.engine.passes import PROMPT_ROWS
+from qwen_eval.model.engine.passes import prompt_rows
 from qwen_eval.model.fused import fuse
 from qwen_eval.model.transformer import Block
 from qwen_eval.model.weights import load_model
 
+PROMPT_ROWS = prompt_rows(torch.device("cpu"))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PASSES = 3  # of prompts in a round
 STEPS = 24  # of decoding in a round

@@ -17,7 +17,7 @@ from ..config import ModelConfig
 from ..rope import ntk_alpha
 from ..transformer import Transformer
 from .pages import PAGE, PagePool, page_bytes
-from .passes import PROMPT_ROWS, Passes, is_out_of_memory
+from .passes import Passes, is_out_of_memory, prompt_rows
 from .scheduler import Job, Scheduler
 from .sequence import (
     AnyTrack,
@@ -32,7 +32,10 @@ from .sequence import (
     ScoringTrack,
 )
 
-DRAFT_ROWS = 8  # rows that a decoding pass takes at little more than the cost of one
+# Rows that a decoding pass takes at little more than the cost of one: where products are as slow
+# as fp32's on a CPU, few.
+DRAFT_ROWS = {torch.float32: 4}
+MANY_DRAFT_ROWS = 16
 LEAST_ROWS = 16  # prompt tokens that memory must suffice for
 USUAL_LENGTH = 2048  # tokens of a sequence that the default cache has room for
 
@@ -51,8 +54,8 @@ class EngineStats:
 class Engine:
     """Continuous batching over one model.
 
-    `max_sequences`: requests computed at a time. `token_budget`: prompt tokens per forward pass;
-    longer prompts are fed in chunks. `cache_bytes`: memory for keys and values, None for as much
+    `max_sequences`: requests computed at a time. `token_budget`: prompt tokens per forward pass,
+    None for as many as the device takes at a time; longer prompts are fed in chunks. `cache_bytes`: memory for keys and values, None for as much
     as the sequences will likely need. `batch_invariant`: a request's figures then are the same
     bits whatever runs beside it; `exact` says whether this machine could be brought to it.
     `prefixes`, `drafts`: share prompts' beginnings; try repeated text when decoding greedily.
@@ -64,7 +67,7 @@ class Engine:
         model: Transformer,
         *,
         max_sequences: int = 32,
-        token_budget: int = PROMPT_ROWS,
+        token_budget: int | None = None,
         cache_bytes: int | None = None,
         page_size: int = PAGE,
         batch_invariant: bool = True,
@@ -72,7 +75,7 @@ class Engine:
         drafts: bool = True,
     ) -> None:
         for name, limit in (("max_sequences", max_sequences), ("token_budget", token_budget)):
-            if limit < 1:
+            if limit is not None and limit < 1:
                 raise ValueError(f"{name} must be at least 1, is {limit}")
         self.model, self.config = model, model.config
         weight = model.embedding.weight
@@ -91,13 +94,14 @@ class Engine:
                 f"pages of {one:,} bytes; give it more (--kv-memory)"
             )
         self.pool = PagePool(self.config, pages, page_size, slots, self.dtype, self.device)
+        most = prompt_rows(self.device)
         self._passes = Passes(model, self.pool, batch_invariant=batch_invariant)
         self._scheduler = Scheduler(
             slots,
-            min(token_budget, PROMPT_ROWS),
+            min(token_budget or most, most),
             self.pool,
             prefixes=prefixes,
-            draft_rows=DRAFT_ROWS if drafts else 0,
+            draft_rows=DRAFT_ROWS.get(self.dtype, MANY_DRAFT_ROWS) if drafts else 0,
         )
         self._jobs: dict[int, Job] = {}
         self._next_id = 0

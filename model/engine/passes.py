@@ -23,8 +23,9 @@ from .sequence import AnyTrack, GeneratingTrack, Piece
 from .varlen_attention import VarlenAttention, kernel_for
 
 # Canonical numbers of rows, and others that may prove to agree with them.
-PROMPT_ROWS, DECODE_ROWS, LOGIT_ROWS = 512, 32, 32
-PROMPT_SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384)
+PROMPT_ROWS = {"cpu": 512, "cuda": 4096}
+DECODE_ROWS, LOGIT_ROWS = 32, 32
+PROMPT_SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 DECODE_SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 48, 64, 96, 128)
 LOGIT_SIZES = (1, 2, 4, 8, 16, 64)
 MOST_LOGITS = 256  # rows that meet the vocabulary at a time; 256 x 151,936 fp32 are 156 MB
@@ -67,7 +68,9 @@ class Passes:
         self._rotations = RotationTable(config.head_dim, config.rope_base, self.device)
         self._prompt = self._decode = self._logits = RowCounts()
         if batch_invariant:
-            self._prompt = _pass_rows(model, PROMPT_ROWS, PROMPT_SIZES)
+            most = prompt_rows(self.device)
+            sizes = tuple(size for size in PROMPT_SIZES if size < most)
+            self._prompt = _pass_rows(model, most, sizes)
             self._decode = _pass_rows(model, DECODE_ROWS, DECODE_SIZES)
             self._logits = _logit_rows(model)
         self.exact = self._prompt.exact and self._decode.exact and self._logits.exact
@@ -160,6 +163,11 @@ class Passes:
         if not config.logn:
             return None
         return logn_scale(torch.tensor(positions), config.trained_length).to(self.device)
+
+
+def prompt_rows(device: torch.device) -> int:
+    """Prompt tokens in one pass: as many as keep a device's matrix units busy."""
+    return PROMPT_ROWS.get(device.type, PROMPT_ROWS["cpu"])
 
 
 def is_out_of_memory(error: Exception) -> bool:

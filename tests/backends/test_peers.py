@@ -179,6 +179,10 @@ def test_a_cut_that_a_model_cannot_make_ends_the_run_with_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hf", "lm_eval", "openai", "mock"])
-def test_switches_of_our_own_model_are_refused(kind: str) -> None:
+def test_switches_of_our_own_engine_are_refused(kind: str) -> None:
+    with pytest.raises(UserError, match="--no-batch-invariant: changes nothing"):
+        open_backend(kind, "x", BackendOptions(batch_invariant=False))
+    with pytest.raises(UserError, match="--kv-memory"):
+        open_backend(kind, "x", BackendOptions(kv_memory=2**30))
     with pytest.raises(UserError, match="--no-ntk"):
         open_backend(kind, "x", BackendOptions(context={"ntk": False}))

@@ -15,6 +15,7 @@ import pytest
 
 from qwen_eval.results import read_samples
 from tests.cli.command import PROGRAM, environment, qwen_eval, refused
+from tests.model.toy_folder import toy_checkpoint
 
 ORACLE = ["--model", "mock:oracle"]
 
@@ -36,6 +37,10 @@ ORACLE = ["--model", "mock:oracle"]
         (["--tasks", "mmlu", "--device", "tpu", *ORACLE], "--device tpu: choose one of auto"),
         (["--tasks", "mmlu", "--limit", "0", *ORACLE], "--limit"),
         (["--tasks", "mmlu", "--limit", "many", *ORACLE], "--limit"),
+        (["--tasks", "mmlu", "--kv-memory", "lots", *ORACLE], "--kv-memory lots: give a number"),
+        (["--tasks", "mmlu", "--kv-memory", "4", *ORACLE], "--kv-memory 4: give a number and a"),
+        (["--tasks", "mmlu", "--kv-memory", "4GiB", *ORACLE], "changes nothing of mock: models"),
+        (["--tasks", "mmlu", "--no-batch-invariant", *ORACLE], "--no-batch-invariant: changes"),
         (["--tasks", "mmlu", "--colour", *ORACLE], "--colour"),
         ([*ORACLE], "--tasks"),
     ],
@@ -54,6 +59,17 @@ def small_mirror(source: Path, folder: Path) -> Path:
         text = "".join(json.dumps(row) + "\n" for row in rows[:count])
         (folder / "mmlu" / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
     return folder
+
+
+def test_too_little_memory_for_keys_and_values(mirror: Path, tmp_path: Path) -> None:
+    """For a single page, and for one sequence."""
+    model = toy_checkpoint(tmp_path / "model", max_length=8192, trained_length=8192)
+    asked = ["run", "--tasks", "mmlu", "--model", model, "--data", mirror, "--limit", "3"]
+    line = refused(qwen_eval(*asked, "--kv-memory", "1KiB", "--out", tmp_path / "none"))
+    assert "1,024 bytes" in line
+    assert "--kv-memory" in line
+    done = qwen_eval(*asked, "--kv-memory", "600KiB", "--out", tmp_path / "few")
+    assert "--kv-memory" in refused(done, 4), "every sample failed, and the reason says what to do"
 
 
 def test_a_corrupt_line_in_the_mirror(mirror: Path, tmp_path: Path) -> None:
