@@ -55,11 +55,12 @@ class Engine:
     """Continuous batching over one model.
 
     `max_sequences`: requests computed at a time. `token_budget`: prompt tokens per forward pass,
-    None for as many as the device takes at a time; longer prompts are fed in chunks. `cache_bytes`: memory for keys and values, None for as much
-    as the sequences will likely need. `batch_invariant`: a request's figures then are the same
-    bits whatever runs beside it; `exact` says whether this machine could be brought to it.
-    `prefixes`, `drafts`: share prompts' beginnings; try repeated text when decoding greedily.
-    Raises ValueError for a limit below 1 or a budget that holds no page.
+    None for as many as the device takes at a time; longer prompts are fed in chunks.
+    `cache_bytes`: memory for keys and values, None for as much as the sequences will likely need.
+    `batch_invariant`: a request's figures then are the same bits whatever runs beside it; `exact`
+    says whether this machine could be brought to it. `prefixes`, `drafts`: share prompts'
+    beginnings; try repeated text when decoding greedily. Raises ValueError for a limit below 1 or
+    a budget that holds no page.
     """
 
     def __init__(
