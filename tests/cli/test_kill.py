@@ -78,7 +78,7 @@ def check(model: Path, mirror: Path, folder: Path, tasks: list[str], kills: int)
 @pytest.mark.timeout(1800)
 def test_twenty_kills_of_a_toy(mirror: Path, tmp_path: Path) -> None:
     model = toy_checkpoint(tmp_path / "model", max_length=8192, trained_length=8192)
-    tasks = ["--tasks", "mmlu@lm-eval,gsm8k", "--limit", "10", "--batch", "2"]
+    tasks = ["--tasks", "mmlu@lm-eval,gsm8k", "--limit", "4", "--batch", "2"]
     check(model, mirror, tmp_path, tasks, 20)
 
 
