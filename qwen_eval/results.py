@@ -169,7 +169,8 @@ class RunWriter:
         # Infrastructure failures say nothing of the model: they are tried again.
         records = {key: r for key, r in _all_samples(folder).items() if r.status != "error"}
         self.done: dict[tuple[str, str], SampleRecord] = records
-        before = {key for key in _all_samples(folder, but=launch) if key in records}
+        others = records if launch is None else _all_samples(folder, but=launch)
+        before = {key for key in others if key in records}
         self.done_before: Set[tuple[str, str]] = before
         self.resumed = len(self.done)
         self._open_again()

@@ -20,23 +20,30 @@ from .paged_attention import Stretch, places
 from .pages import PagePool
 
 
-class Kernel(Protocol):
-    """Causal attention of packed queries [T, H, D] over pages [P, S, K, D].
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Which queries and keys belong together.
 
-    `begins`: [N + 1] where each sequence's queries begin. `keys`: [N] keys of each. `table`: [N, M]
-    its pages. `most`: the most queries and the most keys of one. `window`: (left, 0), left -1 for
-    all.
+    `begins`: [N + 1] where each sequence's queries begin. `keys`: [N] keys of each. `pages`: [N, M]
+    those that hold them. `most`: the most queries and the most keys of one.
     """
+
+    begins: Tensor
+    keys: Tensor
+    pages: Tensor
+    most: tuple[int, int]
+
+
+class Kernel(Protocol):
+    """Causal attention of packed queries [T, H, D] over pages [P, S, K, D]; `window` is (left, 0),
+    left -1 for all."""
 
     def __call__(
         self,
         q_THD: Tensor,
         k_PSKD: Tensor,
         v_PSKD: Tensor,
-        begins: Tensor,
-        keys: Tensor,
-        table: Tensor,
-        most: tuple[int, int],
+        tables: Tables,
         window: tuple[int, int],
     ) -> Tensor:
         """[T, H, D]."""
@@ -59,9 +66,10 @@ class VarlenAttention:
         keys = [stretch.start + stretch.length for stretch in self.stretches]
         pages = max(len(stretch.pages) for stretch in self.stretches)
         table = [[*s.pages, *[s.pages[-1]] * (pages - len(s.pages))] for s in self.stretches]
-        self.rows, self._most = sum(lengths), (max(lengths), max(keys))
-        self._begins = self._small([0, *accumulate(lengths)])
-        self._keys, self._table = self._small(keys), self._small(table)
+        self.rows = sum(lengths)
+        begins = self._small([0, *accumulate(lengths)])
+        most = max(lengths), max(keys)
+        self._tables = Tables(begins, self._small(keys), self._small(table), most)
         self.places_T = torch.tensor(places(self.stretches, self.pool.size), device=self.device)
 
     def _small(self, figures: list[int] | list[list[int]]) -> Tensor:
@@ -74,10 +82,7 @@ class VarlenAttention:
             q_THD[: self.rows].contiguous(),
             self.pool.keys[layer],
             self.pool.values[layer],
-            self._begins,
-            self._keys,
-            self._table,
-            self._most,
+            self._tables,
             (-1 if window is None else window - 1, 0),
         )
         return out
@@ -87,10 +92,7 @@ def torch_kernel(
     q_THD: Tensor,
     k_PSKD: Tensor,
     v_PSKD: Tensor,
-    begins: Tensor,
-    keys: Tensor,
-    table: Tensor,
-    most: tuple[int, int],
+    tables: Tables,
     window: tuple[int, int],
 ) -> Tensor:
     """PyTorch's own, held to one split."""
@@ -100,13 +102,13 @@ def torch_kernel(
         q_THD,
         k_PSKD,
         v_PSKD,
-        begins,
+        tables.begins,
         None,
-        *most,
+        *tables.most,
         window_size=window,
         enable_gqa=True,
-        seqused_k=keys,
-        block_table=table,
+        seqused_k=tables.keys,
+        block_table=tables.pages,
         num_splits=1,
     )
     assert isinstance(out, Tensor)
@@ -117,25 +119,22 @@ def flash_attn_kernel(
     q_THD: Tensor,
     k_PSKD: Tensor,
     v_PSKD: Tensor,
-    begins: Tensor,
-    keys: Tensor,
-    table: Tensor,
-    most: tuple[int, int],
+    tables: Tables,
     window: tuple[int, int],
 ) -> Tensor:
     """The flash-attn package's, which splits long keys where few sequences decode."""
     flash_attn: Any = importlib.import_module("flash_attn")
-    ends = torch.cat((begins[:1], keys.cumsum(0, dtype=torch.int32)))
+    ends = torch.cat((tables.begins[:1], tables.keys.cumsum(0, dtype=torch.int32)))
     out: Tensor = flash_attn.flash_attn_varlen_func(
         q_THD,
         k_PSKD,
         v_PSKD,
-        begins,
+        tables.begins,
         ends,
-        *most,
+        *tables.most,
         causal=True,
         window_size=window,
-        block_table=table,
+        block_table=tables.pages,
     )
     return out
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen_eval.model.engine.paged_attention import PagedAttention, Stretch, attend_tiles
 from qwen_eval.model.engine.pages import PagePool, page_bytes
-from qwen_eval.model.engine.varlen_attention import VarlenAttention
+from qwen_eval.model.engine.varlen_attention import Tables, VarlenAttention
 from tests.model.test_attention import CONFIG, HEADS, WINDOWS, dense, heads_of
 
 PAGE = 8
@@ -211,17 +211,14 @@ def test_a_gpus_tables_name_the_right_keys(window: int | None) -> None:
         q_THD: Tensor,
         k_PSKD: Tensor,
         v_PSKD: Tensor,
-        begins: Tensor,
-        keys: Tensor,
-        table: Tensor,
-        most: tuple[int, int],
+        tables: Tables,
         window: tuple[int, int],
     ) -> Tensor:
         outs = []
-        for i, end in enumerate(keys.tolist()):
-            q = q_THD[begins[i] : begins[i + 1]]
-            k, v = (x[table[i].long()].flatten(0, 1)[:end] for x in (k_PSKD, v_PSKD))
-            assert (len(q), end) <= most
+        for i, end in enumerate(tables.keys.tolist()):
+            q = q_THD[tables.begins[i] : tables.begins[i + 1]]
+            k, v = (x[tables.pages[i].long()].flatten(0, 1)[:end] for x in (k_PSKD, v_PSKD))
+            assert (len(q), end) <= tables.most
             before = q.new_zeros(end - len(q), *q.shape[1:])
             reach = None if window[0] < 0 else window[0] + 1
             outs.append(dense(torch.cat((before, q)), k, v, reach)[-len(q) :])
