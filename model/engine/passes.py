@@ -7,7 +7,6 @@ row's bits its own (row_counts). Knows nothing of which pieces are due.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from ..rope import RotationTable, logn_scale
 from ..transformer import Block, Transformer
+from .batch import PagedBatch
+from .graphs import DecodeGraphs, cuda_graph
 from .paged_attention import PagedAttention, Stretch
 from .pages import PagePool
 from .row_counts import RowCounts, row_counts
@@ -33,25 +34,6 @@ MOST_LOGITS = 256  # rows that meet the vocabulary at a time; 256 x 151,936 fp32
 
 class EngineMemoryError(MemoryError):
     """Memory does not suffice for the least there is to compute."""
-
-
-@dataclass
-class PagedBatch:
-    """An attention.Batch over the engine's pages."""
-
-    ids_T: Tensor
-    cos: Tensor
-    sin: Tensor
-    logn_T: Tensor | None
-    attention: PagedAttention | VarlenAttention
-
-    def attend(
-        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, window: int | None
-    ) -> Tensor:
-        """Store the new keys and values, then attend over all."""
-        live = self.attention.rows
-        self.attention.pool.write(layer, self.attention.places_T, k_TKD[:live], v_TKD[:live])
-        return self.attention(q_THD, layer, window)
 
 
 class Passes:
@@ -77,6 +59,12 @@ class Passes:
         self.attention, self._kernel = kernel_for(
             self.device, weight.dtype, batch_invariant=batch_invariant
         )
+        self._graphs: DecodeGraphs | None = None
+        if self._kernel is not None:
+            self._graphs = DecodeGraphs(model, pool, cuda_graph)
+            self.attention += ", decoding recorded"
+            if not batch_invariant:
+                self._decode = RowCounts((*DECODE_SIZES, DECODE_ROWS))
         # Larger tiles suit bf16's matrix units; smaller ones waste less at the end of a prompt.
         group = config.num_heads // config.num_kv_heads
         self._tile = max(16, 32 // group) * (2 if weight.dtype == torch.bfloat16 else 1)
@@ -115,7 +103,8 @@ class Passes:
             self._logn(positions),
             self._attention(stretches, padding, decoding=decoding),
         )
-        hidden_TE = self.model.hidden(batch)
+        graphs = self._graphs if decoding else None
+        hidden_TE = graphs.hidden(batch) if graphs else self.model.hidden(batch)
         # Keys and values that are not finite leave no finite row behind them.
         if not hidden_TE[: len(ids)].isfinite().all():
             self.pool.tainted = True
@@ -128,7 +117,7 @@ class Passes:
         self, stretches: list[Stretch], padding: int, *, decoding: bool
     ) -> PagedAttention | VarlenAttention:
         if self._kernel is not None:
-            return VarlenAttention(self.pool, stretches, padding, self.device, self._kernel)
+            return VarlenAttention.over(self.pool, stretches, self.device, self._kernel)
         tile = 1 if decoding else self._tile
         return PagedAttention(self.pool, stretches, tile, padding, decoding, self.device)
 

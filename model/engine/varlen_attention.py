@@ -50,30 +50,37 @@ class Kernel(Protocol):
         ...
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class VarlenAttention:
-    """One pass's attention, as PagedAttention is. `padding`: rows that belong to nobody."""
+    """One pass's attention, as PagedAttention is.
+
+    `rows`: those that belong to a sequence; they come first. `places_T`: where their keys are
+    stored.
+    """
 
     pool: PagePool
-    stretches: Sequence[Stretch]
-    padding: int
-    device: torch.device
+    rows: int
+    places_T: Tensor
+    tables: Tables
     kernel: Kernel
 
-    def __post_init__(self) -> None:
-        """Make the kernel's tables."""
-        lengths = [stretch.length for stretch in self.stretches]
-        keys = [stretch.start + stretch.length for stretch in self.stretches]
-        pages = max(len(stretch.pages) for stretch in self.stretches)
-        table = [[*s.pages, *[s.pages[-1]] * (pages - len(s.pages))] for s in self.stretches]
-        self.rows = sum(lengths)
-        begins = self._small([0, *accumulate(lengths)])
-        most = max(lengths), max(keys)
-        self._tables = Tables(begins, self._small(keys), self._small(table), most)
-        self.places_T = torch.tensor(places(self.stretches, self.pool.size), device=self.device)
+    @classmethod
+    def over(
+        cls, pool: PagePool, stretches: Sequence[Stretch], device: torch.device, kernel: Kernel
+    ) -> VarlenAttention:
+        """Each stretch is a sequence to the kernel."""
 
-    def _small(self, figures: list[int] | list[list[int]]) -> Tensor:
-        return torch.tensor(figures, dtype=torch.int32, device=self.device)
+        def small(figures: list[int] | list[list[int]]) -> Tensor:
+            return torch.tensor(figures, dtype=torch.int32, device=device)
+
+        lengths = [stretch.length for stretch in stretches]
+        keys = [stretch.start + stretch.length for stretch in stretches]
+        width = max(len(stretch.pages) for stretch in stretches)
+        pages = [[*s.pages, *[s.pages[-1]] * (width - len(s.pages))] for s in stretches]
+        most = max(lengths), max(keys)
+        tables = Tables(small([0, *accumulate(lengths)]), small(keys), small(pages), most)
+        places_T = torch.tensor(places(stretches, pool.size), device=device)
+        return cls(pool, sum(lengths), places_T, tables, kernel)
 
     def __call__(self, q_THD: Tensor, layer: int, window: int | None) -> Tensor:
         """[T, H, D]; the rows' own keys and values are in the pool already."""
@@ -82,7 +89,7 @@ class VarlenAttention:
             q_THD[: self.rows].contiguous(),
             self.pool.keys[layer],
             self.pool.values[layer],
-            self._tables,
+            self.tables,
             (-1 if window is None else window - 1, 0),
         )
         return out
@@ -104,7 +111,8 @@ def torch_kernel(
         v_PSKD,
         tables.begins,
         None,
-        *tables.most,
+        max(tables.most[0], 2),  # lone queries have a kernel that sums otherwise
+        tables.most[1],
         window_size=window,
         enable_gqa=True,
         seqused_k=tables.keys,

@@ -23,8 +23,8 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
+from qwen_eval.model.engine.batch import PagedBatch
 from qwen_eval.model.engine.pages import page_bytes
-from qwen_eval.model.engine.passes import PagedBatch
 from qwen_eval.model.transformer import Transformer
 from tests.model.toy_engine import (
     CONFIG,

@@ -230,7 +230,7 @@ def test_a_gpus_tables_name_the_right_keys(window: int | None) -> None:
     attend([(lines[0], 8)], window, 4)
     for counts in ((3, 9, 12), (9, 1, 0)):
         stretches = [s for line, n in zip(lines, counts, strict=True) for s in line.next(n)]
-        attention = VarlenAttention(pool, stretches, 2, torch.device("cpu"), plain)
+        attention = VarlenAttention.over(pool, stretches, torch.device("cpu"), plain)
         parts = [slice(line.fed, line.fed + n) for line, n in zip(lines, counts, strict=True)]
         q, k, v = (
             torch.cat([getattr(line, name)[p] for line, p in zip(lines, parts, strict=True)])
