@@ -3,20 +3,24 @@
     python -m bench.parity_lm_eval --data ../shared/data
 
 Prints the largest difference per set, the letters each chose, and how often they agree. Equal
-letters alone would prove little: a small model answers one letter on many subjects.
+letters alone would prove little: a small model answers one letter on many subjects. With --bf16,
+how far each strays from its own fp32 when it computes in bf16.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from bench.peers import answers, arc_requests, hellaswag_requests, mmlu_requests, native
+from qwen_eval.backends.base import Backend
 from qwen_eval.model import smollm2
 from qwen_eval.types import LoglikelihoodRequest
 
-SETS = {"MMLU 5-shot": mmlu_requests, "ARC-easy": arc_requests, "HellaSwag": hellaswag_requests}
+SETS = {"mmlu": mmlu_requests, "arc-easy": arc_requests, "hellaswag": hellaswag_requests}
 
 
 def main() -> None:
@@ -25,20 +29,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a data mirror")
     parser.add_argument("--model", type=Path, default=smollm2.folder(), help="a model folder")
     parser.add_argument("--count", type=int, default=100, help="items per set")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--bf16", action="store_true", help="compare each with itself in bf16")
     options = parser.parse_args()
-    ours = native(options.model)
-    peer = _peer(options.model)
-    for name, build in SETS.items():
-        requests = build(options.data, options.count)
-        mine = [response.logprobs for response in answers(ours, list(requests))]
-        theirs = _peer_logprobs(peer, requests)
-        differences = [
-            abs(a - b)
-            for pair in zip(mine, theirs, strict=True)
-            for a, b in zip(*pair, strict=True)
-        ]
-        print(f"{name}: {len(requests)} items, {len(differences)} options")
-        print(f"  largest difference {max(differences):.2e}")
+    ours, peer = _both(options.model, "float32")
+    ours_bf16, peer_bf16 = _both(options.model, "bfloat16") if options.bf16 else (None, None)
+    for name in options.sets.split(","):
+        requests = SETS[name](options.data, options.count)
+        mine, theirs = _logprobs(ours, requests), _peer_logprobs(peer, requests)
+        print(f"{name}: {len(requests)} items, {sum(map(len, mine))} options")
+        print(f"  largest difference {max(_differences(mine, theirs)):.2e}")
         letters = [
             [max(range(len(row)), key=row.__getitem__) for row in rows] for rows in (mine, theirs)
         ]
@@ -46,13 +46,32 @@ def main() -> None:
         print(f"  same option chosen {same} of {len(requests)}")
         for who, chosen in zip(("ours", "peer"), letters, strict=True):
             counts = Counter("ABCDE"[i] for i in chosen)
-            print(f"  {who} chose {dict(sorted(counts.items()))}")
+            print(f"  {who} chose {dict(sorted(counts.items()))}", flush=True)
+        if ours_bf16 is not None:
+            _stray("ours", _differences(mine, _logprobs(ours_bf16, requests)))
+            _stray("peer", _differences(theirs, _peer_logprobs(peer_bf16, requests)))
 
 
-def _peer(folder: Path):
+def _stray(who: str, differences: list[float]) -> None:
+    mean = statistics.fmean(differences)
+    print(f"  {who} in bf16: mean {mean:.2e}, largest {max(differences):.2e}", flush=True)
+
+
+def _both(folder: Path, dtype: str) -> tuple[Backend, Any]:
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=str(folder), dtype="float32", batch_size=8, device="cpu")
+    peer = HFLM(pretrained=str(folder), dtype=dtype, batch_size=8, device="cpu")
+    return native(folder, dtype=dtype), peer
+
+
+def _differences(some: list[list[float]], others: list[list[float]]) -> list[float]:
+    return [
+        abs(a - b) for pair in zip(some, others, strict=True) for a, b in zip(*pair, strict=True)
+    ]
+
+
+def _logprobs(ours: Backend, requests: list[LoglikelihoodRequest]) -> list[list[float]]:
+    return [list(response.logprobs) for response in answers(ours, list(requests))]
 
 
 def _peer_logprobs(peer, requests: list[LoglikelihoodRequest]) -> list[list[float]]:

@@ -53,9 +53,9 @@ def hellaswag_requests(data: Path, count: int) -> list[LoglikelihoodRequest]:
     ]
 
 
-def native(folder: Path, batch: int = 8) -> Backend:
-    """Our engine in fp32."""
-    return open_backend("native", str(folder), BackendOptions(dtype="float32", batch=batch))
+def native(folder: Path, batch: int = 8, dtype: str = "float32") -> Backend:
+    """Our engine."""
+    return open_backend("native", str(folder), BackendOptions(dtype=dtype, batch=batch))
 
 
 def answers(backend: Backend, requests: list[ModelRequest]) -> list[Response]:

@@ -4,7 +4,8 @@ Rows that attend are laid into tiles of a fixed number of positions, and every t
 page of its sequence in a product of fixed shape. What the pages give is merged in their order by
 the log of their softmax sums. Neither what else is in the batch, nor how a prompt was cut into
 chunks, nor whether a page is shared changes a bit of it. Tiles that see the same page meet it in
-one call, so that a shared prefix is read once for its whole group.
+one call, and where `stacks` has found that to give the same bits, in one product: a shared prefix
+is read once for its whole group.
 
 Shapes: T rows, N tiles, Q positions per tile, R = Q * H / K rows per tile and key-value head (at
 least MIN_ROWS), S positions per page, H, K heads, D head dimension.
@@ -49,7 +50,7 @@ def places(stretches: Sequence[Stretch], size: int) -> list[int]:
 @dataclass(frozen=True)
 class _Call:
     """Tiles [low, high) against the first `keys` positions of a page each: of the same one, or of
-    consecutive ones where `step` is 1.
+    ones `step` apart.
 
     `mask`: [high - low, 1, R, keys] to add to the scores. `blind`: rows that see no key at all.
     """
@@ -82,7 +83,8 @@ class PagedAttention:
     """One pass's attention: a plan made from the stretches of its rows, for all layers.
 
     `positions`: per tile. `padding`: rows of the pass that belong to nobody. `whole`: read the
-    newest pages to their end, as decoding does, and not just to the next step.
+    newest pages to their end, as decoding does, and not just to the next step. `stacked`: see
+    `stacks`.
     """
 
     pool: PagePool
@@ -91,6 +93,7 @@ class PagedAttention:
     padding: int
     whole: bool
     device: torch.device
+    stacked: bool = False
     _plans: dict[int | None, list[_Call]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -146,10 +149,13 @@ class PagedAttention:
         depth = 0
         for call in calls:
             q = q_NKRD[call.low : call.high]
-            pages = slice(call.page, call.page + (len(q) if call.step else 1))
+            pages = slice(call.page, call.page + (len(q) - 1) * call.step + 1, call.step or None)
             k = keys[pages, : call.keys].transpose(1, 2).expand(len(q), -1, -1, -1)
             v = values[pages, : call.keys].transpose(1, 2).expand(len(q), -1, -1, -1)
-            out, lse = attend_tiles(q, k, v, call.mask)
+            if self.stacked and call.mask is None and not call.step:
+                out, lse = attend_stacked(q, k[:1], v[:1])
+            else:
+                out, lse = attend_tiles(q, k, v, call.mask)
             if call.blind is not None:
                 lse = lse.masked_fill(call.blind, -torch.inf)
             parts.append((call, out, lse))
@@ -239,7 +245,7 @@ class PagedAttention:
 
 
 def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
-    """Neighbouring tiles that meet one page (step 0) or neighbouring pages (step 1) alike."""
+    """Neighbouring tiles that meet, alike, one page (step 0) or pages in even steps."""
     few: list[_Meeting] = []
     step = 0
     for meeting in met:
@@ -252,7 +258,7 @@ def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
                 meeting.masked,
             )
             apart = meeting.page - last.page
-            if alike and apart in (0, 1) and (len(few) == 1 or apart == step):
+            if alike and apart >= 0 and (len(few) == 1 or apart == step):
                 few.append(meeting)
                 step = apart
                 continue
@@ -260,6 +266,39 @@ def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
         few, step = [meeting], 0
     if few:
         yield step, few
+
+
+def stacks(rows: int, pool: PagePool) -> bool:
+    """Whether tiles of `rows` rows that lie above one another in one product get the bits that
+    they get apart, tried with random figures as row_counts does."""
+    keys = pool.keys[0]
+    size, kv_heads, dim = keys.shape[1:]
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(keys.device, keys.dtype)
+
+    k, v = (drawn(1, kv_heads, size, dim) for _ in range(2))
+    q_NKRD = drawn(_STACKED[-1], kv_heads, max(rows, MIN_ROWS), dim)
+    for count in _STACKED:
+        q = q_NKRD[-count:]
+        apart = attend_tiles(q, k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1), None)
+        if not all(map(torch.equal, attend_stacked(q, k, v), apart)):
+            return False
+    return True
+
+
+# Every remainder of the blocks of rows that kernels work in.
+_STACKED = (*range(1, 17), 24, 31, 32, 33, 48, 64)
+
+
+def attend_stacked(q_NKRD: Tensor, k_1KSD: Tensor, v_1KSD: Tensor) -> tuple[Tensor, Tensor]:
+    """As attend_tiles, where all tiles see all keys of one page."""
+    count, kv_heads, rows, _ = q_NKRD.shape
+    q = q_NKRD.transpose(0, 1).flatten(1, 2)[None]
+    out, lse = attend_tiles(q, k_1KSD, v_1KSD, None)
+    out = out.reshape(kv_heads, count, rows, -1)
+    return out.transpose(0, 1), lse.reshape(kv_heads, count, rows).transpose(0, 1)
 
 
 def attend_tiles(

@@ -9,6 +9,7 @@ Shapes: P pages, S positions per page, K key-value heads, D head dimension.
 from __future__ import annotations
 
 import math
+from heapq import heappop, heappush
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ class PagePool:
     """`count` pages of `size` positions.
 
     The first `slots` pages are given out by slot(), the rest by take(). Memory is touched only
-    where it is written, and pages lately given back are taken first. `tainted`: some page may hold
+    where it is written; the lowest free page is taken, so that sequences that go on side by side
+    are read in one go and little memory is ever touched. `tainted`: some page may hold
     a figure that is not finite; such a one reaches whoever reads the page later even from behind
     a mask, so pages are then cleared before they are used again.
     """
@@ -47,8 +49,9 @@ class PagePool:
         self.step = min(STEP, size)
         assert size % self.step == 0
         self._users = [0] * count
-        self._free = list(range(count - 1, slots - 1, -1))
-        self._free_slots = list(range(slots - 1, -1, -1))
+        # In ascending order, and so heaps.
+        self._free = list(range(slots, count))
+        self._free_slots = list(range(slots))
 
     @property
     def free(self) -> int:
@@ -57,12 +60,11 @@ class PagePool:
 
     def take(self) -> int:
         """A page for one user."""
-        return self._taken(self._free.pop())
+        return self._taken(heappop(self._free))
 
     def slot(self) -> int:
-        """The lowest free slot: decoding sequences side by side are read in one go."""
-        self._free_slots.sort(reverse=True)
-        return self._taken(self._free_slots.pop())
+        """A page for the newest tokens of one decoding sequence."""
+        return self._taken(heappop(self._free_slots))
 
     def share(self, page: int) -> int:
         """Count one user more."""
@@ -75,7 +77,7 @@ class PagePool:
         assert self._users[page] > 0
         self._users[page] -= 1
         if not self._users[page]:
-            (self._free_slots if slot else self._free).append(page)
+            heappush(self._free_slots if slot else self._free, page)
 
     def clear(self, page: int, start: int, end: int) -> None:
         """Forget what part of a page held, if that might do harm."""

@@ -17,7 +17,7 @@ from ..rope import RotationTable, logn_scale
 from ..transformer import Block, Transformer
 from .batch import PagedBatch
 from .graphs import DecodeGraphs, cuda_graph
-from .paged_attention import PagedAttention, Stretch
+from .paged_attention import PagedAttention, Stretch, stacks
 from .pages import PagePool
 from .row_counts import RowCounts, row_counts
 from .sequence import AnyTrack, GeneratingTrack, Piece
@@ -47,6 +47,7 @@ class Passes:
         self.model, self.pool = model, pool
         weight = model.embedding.weight
         self.device, config = weight.device, model.config
+        group = config.num_heads // config.num_kv_heads
         self._rotations = RotationTable(config.head_dim, config.rope_base, self.device)
         self._prompt = self._decode = self._logits = RowCounts()
         if batch_invariant:
@@ -65,8 +66,8 @@ class Passes:
             self.attention += ", decoding recorded"
             if not batch_invariant:
                 self._decode = RowCounts((*DECODE_SIZES, DECODE_ROWS))
+        self._stacked = not batch_invariant or self._kernel is not None or stacks(group, pool)
         # Larger tiles suit bf16's matrix units; smaller ones waste less at the end of a prompt.
-        group = config.num_heads // config.num_kv_heads
         self._tile = max(16, 32 // group) * (2 if weight.dtype == torch.bfloat16 else 1)
 
     def run(self, pieces: Sequence[Piece], *, decoding: bool) -> None:
@@ -118,8 +119,11 @@ class Passes:
     ) -> PagedAttention | VarlenAttention:
         if self._kernel is not None:
             return VarlenAttention.over(self.pool, stretches, self.device, self._kernel)
-        tile = 1 if decoding else self._tile
-        return PagedAttention(self.pool, stretches, tile, padding, decoding, self.device)
+        if not decoding:
+            return PagedAttention(self.pool, stretches, self._tile, padding, False, self.device)
+        return PagedAttention(
+            self.pool, stretches, 1, padding, True, self.device, stacked=self._stacked
+        )
 
     def _read(self, hidden_TE: Tensor, block: list[tuple[AnyTrack, int, int]]) -> None:
         """The rows of one block meet the vocabulary, in two halves where memory is short."""

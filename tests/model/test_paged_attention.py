@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qwen_eval.model.engine.paged_attention import PagedAttention, Stretch, attend_tiles
+from qwen_eval.model.engine import paged_attention
+from qwen_eval.model.engine.paged_attention import PagedAttention, Stretch, attend_tiles, stacks
 from qwen_eval.model.engine.pages import PagePool, page_bytes
 from qwen_eval.model.engine.varlen_attention import Tables, VarlenAttention
 from tests.model.test_attention import CONFIG, HEADS, WINDOWS, dense, heads_of
@@ -58,7 +59,9 @@ def attend(
     pool = lines[0][0].pool
     stretches = [s for line, count in lines for s in line.next(count)]
     cpu = torch.device("cpu")
-    attention = PagedAttention(pool, stretches, positions, padding, positions == 1, cpu)
+    attention = PagedAttention(
+        pool, stretches, positions, padding, positions == 1, cpu, stacked=positions == 1
+    )
     parts = [slice(line.fed, line.fed + count) for line, count in lines]
     q, k, v = (
         torch.cat([getattr(line, n)[p] for (line, _), p in zip(lines, parts, strict=True)])
@@ -199,7 +202,7 @@ def test_pages_are_counted_and_measured() -> None:
     pool.give_back(pages[1])
     pool.give_back(1, slot=True)
     assert pool.free == 2
-    assert pool.take() == pages[1], "the memory used last is the warmest"
+    assert pool.take() == pages[0] < pages[1], "the lowest, so that neighbours stay neighbours"
     assert pool.slot() == 1
 
 
@@ -244,3 +247,37 @@ def test_a_gpus_tables_name_the_right_keys(window: int | None) -> None:
             end = line.fed = line.fed + n
             expected = dense(line.q[:end], line.k[:end], line.v[:end], window)
             torch.testing.assert_close(rows.double(), expected[line.fed - n :], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_stacked_page_gives_the_bits_of_tiles_apart(
+    window: int | None, dtype: torch.dtype
+) -> None:
+    """Decoding behind a shared beginning, in one product for all and one by one."""
+    pool = pool_of(6, 2, dtype)
+    assert stacks(3, pool)
+    stem = heads_of(6, 2, 2 * PAGE, 9)
+    ends = [heads_of(6, 2, 7, seed) for seed in range(5)]
+    data = [[torch.cat(p).to(dtype) for p in zip(stem, end, strict=True)] for end in ends]
+    first = Line(pool, data[0])
+    attend([(first, 2 * PAGE)], window, 4)
+    lines = [first, *(Line(pool, own, first, 2 * PAGE) for own in data[1:])]
+    for _ in range(6):
+        alone = [attend([(line, 1)], window, 1)[0] for line in lines]
+        for line in lines:
+            line.fed -= 1
+        together = attend([(line, 1) for line in lines], window, 1)
+        assert all(map(torch.equal, together, alone))
+
+
+def test_stacking_that_changes_bits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product that rounds otherwise from 9 tiles of 3 rows on, which take 36."""
+    plain = attend_tiles
+
+    def other(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        out, lse = plain(q, k, v, mask)
+        return (out * (1 + 2**-20) if q.shape[2] >= 36 else out), lse
+
+    monkeypatch.setattr(paged_attention, "attend_tiles", other)
+    assert not stacks(3, pool_of(6, 2))
