@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -271,15 +272,22 @@ def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
 def stacks(rows: int, pool: PagePool) -> bool:
     """Whether tiles of `rows` rows that lie above one another in one product get the bits that
     they get apart, tried with random figures as row_counts does."""
-    keys = pool.keys[0]
-    size, kv_heads, dim = keys.shape[1:]
+    keys, threads = pool.keys[0], torch.get_num_threads()
+    return _stacks(max(rows, MIN_ROWS), keys.shape[1:], keys.dtype, keys.device, threads)
+
+
+@lru_cache
+def _stacks(
+    rows: int, page: torch.Size, dtype: torch.dtype, device: torch.device, threads: int
+) -> bool:
+    size, kv_heads, dim = page
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(keys.device, keys.dtype)
+        return torch.randn(shape, generator=generator).to(device, dtype)
 
     k, v = (drawn(1, kv_heads, size, dim) for _ in range(2))
-    q_NKRD = drawn(_STACKED[-1], kv_heads, max(rows, MIN_ROWS), dim)
+    q_NKRD = drawn(_STACKED[-1], kv_heads, rows, dim)
     for count in _STACKED:
         q = q_NKRD[-count:]
         apart = attend_tiles(q, k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1), None)

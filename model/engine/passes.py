@@ -66,9 +66,13 @@ class Passes:
             self.attention += ", decoding recorded"
             if not batch_invariant:
                 self._decode = RowCounts((*DECODE_SIZES, DECODE_ROWS))
-        self._stacked = not batch_invariant or self._kernel is not None or stacks(group, pool)
         # Larger tiles suit bf16's matrix units; smaller ones waste less at the end of a prompt.
-        self._tile = max(16, 32 // group) * (2 if weight.dtype == torch.bfloat16 else 1)
+        tile = max(16, 32 // group) * (2 if weight.dtype == torch.bfloat16 else 1)
+        self._tiles = {True: 1, False: tile}
+        self._stacked = {
+            decoding: not batch_invariant or self._kernel is not None or stacks(tile * group, pool)
+            for decoding, tile in self._tiles.items()
+        }
 
     def run(self, pieces: Sequence[Piece], *, decoding: bool) -> None:
         """Feed pieces and give every track the logits it wanted; in several passes if need be.
@@ -119,10 +123,14 @@ class Passes:
     ) -> PagedAttention | VarlenAttention:
         if self._kernel is not None:
             return VarlenAttention.over(self.pool, stretches, self.device, self._kernel)
-        if not decoding:
-            return PagedAttention(self.pool, stretches, self._tile, padding, False, self.device)
         return PagedAttention(
-            self.pool, stretches, 1, padding, True, self.device, stacked=self._stacked
+            self.pool,
+            stretches,
+            self._tiles[decoding],
+            padding,
+            decoding,
+            self.device,
+            stacked=self._stacked[decoding],
         )
 
     def _read(self, hidden_TE: Tensor, block: list[tuple[AnyTrack, int, int]]) -> None:

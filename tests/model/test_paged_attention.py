@@ -60,7 +60,7 @@ def attend(
     stretches = [s for line, count in lines for s in line.next(count)]
     cpu = torch.device("cpu")
     attention = PagedAttention(
-        pool, stretches, positions, padding, positions == 1, cpu, stacked=positions == 1
+        pool, stretches, positions, padding, positions == 1, cpu, stacked=True
     )
     parts = [slice(line.fed, line.fed + count) for line, count in lines]
     q, k, v = (
@@ -280,4 +280,6 @@ def test_stacking_that_changes_bits_is_found(monkeypatch: pytest.MonkeyPatch) ->
         return (out * (1 + 2**-20) if q.shape[2] >= 36 else out), lse
 
     monkeypatch.setattr(paged_attention, "attend_tiles", other)
+    paged_attention._stacks.cache_clear()
     assert not stacks(3, pool_of(6, 2))
+    paged_attention._stacks.cache_clear()
