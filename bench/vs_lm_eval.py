@@ -223,12 +223,32 @@ def compare_texts(bench: Bench, name: str) -> None:
     print(line(f"{len(rows)} texts", ours, peer))
     key = {"gsm8k": "question", "humaneval": "prompt"}[name]
     theirs = {sample["doc"][key]: sample["resps"][0][0] for sample in bench.peer_samples()}
+    prefixes = json.loads((bench.folder / "run" / "prompts.json").read_text(encoding="utf-8"))
     records = read_samples(bench.folder / "run")
-    equal = 0
+    gaps = []
     for record in records:
         asked = next(question for question in theirs if question in record.text)
-        equal += theirs[asked] == record.responses[0].get("text", "")
-    print(f"agreement: {equal} of {len(records)} texts equal")
+        texts = theirs[asked], str(record.responses[0].get("text", ""))
+        if texts[0] != texts[1]:
+            gaps.append(tie(options.model, prefixes[record.prefix] + record.text, *texts))
+    print(f"agreement: {len(records) - len(gaps)} of {len(records)} texts equal")
+    for gap in gaps:
+        print(f"  where one departs, the peer's best two log-probs in fp32 are {gap:.1e} apart")
+
+
+def tie(folder: Path, prompt: str, one: str, other: str) -> float:
+    """The distance of transformers' two best log-probs where two greedy texts part."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = [tokenizer.encode(prompt + text) for text in (one, other)]
+    common = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids[0][:common]]), logits_to_keep=1).logits[0, 0]
+    best, second = logits.log_softmax(-1).topk(2).values.tolist()
+    return float(best - second)
 
 
 def line(title: str, ours: Cost, peer: Cost) -> str:
