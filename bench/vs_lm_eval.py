@@ -244,7 +244,8 @@ def tie(folder: Path, prompt: str, one: str, other: str) -> float:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = [tokenizer.encode(prompt + text) for text in (one, other)]
-    common = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
+    parted = (i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
+    common = next(parted, min(map(len, ids)))
     with torch.inference_mode():
         logits = model(torch.tensor([ids[0][:common]]), logits_to_keep=1).logits[0, 0]
     best, second = logits.log_softmax(-1).topk(2).values.tolist()
