@@ -14,8 +14,8 @@ from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
+    from qwen_eval.cli.table import ResultsTable
     from qwen_eval.compare import Flip, TaskComparison
     from qwen_eval.results import Run
 
@@ -68,31 +68,30 @@ def command(options: CompareOptions) -> None:
         print(json.dumps(report | {"tasks": [one.to_json() for one in found]}))
 
 
-def comparison_table(found: list[TaskComparison], alpha: float) -> Table:
+def comparison_table(found: list[TaskComparison], alpha: float) -> ResultsTable:
     """One row per task, in points."""
-    from rich.table import Table
+    from qwen_eval.cli.table import ResultsTable, Row
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    names = ("n", "baseline", "candidate", "difference", f"{1 - alpha:.0%} interval", "p", "lost")
-    table.add_column("task", overflow="fold")
-    for name in (*names, "gained", "detectable"):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for one in found:
-        sure = one.p_adjusted <= alpha
-        style = ("red" if one.paired.delta < 0 else "green") if sure else ""
-        table.add_row(
-            one.task,
+        colour = "default"
+        if one.p_adjusted <= alpha:
+            colour = "red" if one.paired.delta < 0 else "green"
+        cells = (
             str(one.paired.n),
             f"{100 * one.baseline:.1f}",
             f"{100 * one.candidate:.1f}",
-            f"[{style or 'default'}]{100 * one.paired.delta:+.1f}[/]",
+            f"[{colour}]{100 * one.paired.delta:+.1f}[/]",
             f"{100 * one.paired.low:+.1f} – {100 * one.paired.high:+.1f}",
             f"{one.p_adjusted:.3f}" if one.p_adjusted >= 0.001 else "<0.001",
             str(one.lost),
             str(one.gained),
             f"{100 * one.detectable:.1f}",
         )
-    return table
+        rows.append(Row(one.task, cells))
+    interval = f"{1 - alpha:.0%} interval"
+    names = ("n", "baseline", "candidate", "difference", interval, "p", "lost", "gained")
+    return ResultsTable(tuple(rows), (*names, "detectable"))
 
 
 def notes(one: TaskComparison) -> list[str]:
