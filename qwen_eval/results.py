@@ -5,7 +5,7 @@
     samples.jsonl  one SampleRecord per line, appended as samples finish; while several processes
                    work on a run, each one's are in a samples.NAME.jsonl
     metrics.json   the scores with intervals and counts
-    DONE           written last: the run is complete
+    DONE           written last: the run is complete, and these are the SHA-256 of its files
 
 Knows nothing of models or of how a score comes about.
 """
@@ -22,6 +22,7 @@ from qwen_eval.errors import UserError
 from qwen_eval.fileio import (
     Journal,
     canonical_json,
+    file_hash,
     is_temporary,
     read_jsonl,
     text_hash,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pandas
 
 SCHEMA = 1
+FILES = ("run.json", "prompts.json", "samples.jsonl", "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class RunWriter:
         write_atomic(self.folder / "samples.jsonl", "".join(line + "\n" for line in lines))
         self._write("metrics.json", metrics)
         self._write_info()
-        write_atomic(self.folder / "DONE", "")
+        self._write("DONE", {name: file_hash(self.folder / name) for name in FILES})
         for part in parts:
             part.unlink(missing_ok=True)
 
@@ -253,6 +255,8 @@ class RunWriter:
 def read_info(folder: Path) -> RunInfo:
     """run.json of a run directory. Raises UserError if there is none or it is damaged."""
     raw = _read_json(folder / "run.json")
+    if (there := raw.get("schema", SCHEMA)) != SCHEMA:
+        raise UserError(f"{folder / 'run.json'}: of schema {there!r}, this version reads {SCHEMA}")
     try:
         tasks = {name: TaskInfo(**task) for name, task in raw.pop("tasks").items()}
         info = RunInfo(**raw, tasks=tasks)
@@ -267,6 +271,31 @@ def read_info(folder: Path) -> RunInfo:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """metrics.json of a finished run."""
     return _read_json(folder / "metrics.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as it was read."""
+
+    folder: Path
+    info: RunInfo
+    samples: Sequence[SampleRecord]
+    finished: bool
+
+    def of(self, task: str) -> dict[str, SampleRecord]:
+        """One task's samples by id."""
+        return {record.id: record for record in self.samples if record.task == task}
+
+
+def read_run(folder: Path) -> Run:
+    """A run directory. Raises UserError if it is none, or damaged, or from another version; files
+    of a finished run must be the bytes that were written."""
+    finished = (folder / "DONE").exists()
+    digests = _read_json(folder / "DONE") if finished else {}
+    for path in (folder / name for name in FILES if finished):
+        if not path.is_file() or file_hash(path) != digests.get(path.name):
+            raise UserError(f"{path}: damaged since the run ended; restore it or run anew")
+    return Run(folder, read_info(folder), read_samples(folder), finished)
 
 
 def read_samples(folder: Path) -> list[SampleRecord]:

@@ -67,3 +67,16 @@ def detectable_difference(
         inner = max(discordance - delta * delta, 0.0)
         delta = (a * math.sqrt(discordance) + b * math.sqrt(inner)) / math.sqrt(n)
     return min(delta, discordance)
+
+
+def items_needed(
+    drop: float, discordance: float = 0.1, *, alpha: float = 0.05, power: float = 0.8
+) -> int:
+    """The fewest items over which `drop` is a detectable difference. ValueError for a drop that
+    is not smaller than the discordance."""
+    if not 0 < drop < discordance:
+        raise ValueError("a drop must be smaller than the share of items that change sides")
+    z = NormalDist()
+    a, b = z.inv_cdf(1 - alpha), z.inv_cdf(power)
+    reach = a * math.sqrt(discordance) + b * math.sqrt(discordance - drop * drop)
+    return math.ceil((reach / drop) ** 2)

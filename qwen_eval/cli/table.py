@@ -34,7 +34,9 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """A line of the table; cells may hold rich's markup."""
+
     name: str
     cells: tuple[str, ...]
     style: str = ""
@@ -46,7 +48,8 @@ class ResultsTable:
     block per row instead: no number is ever cut. Invalid scores are not printed; footnotes() says
     why."""
 
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] = COLUMNS
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich, with the width of the terminal."""
@@ -63,8 +66,8 @@ class ResultsTable:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("\ntask", no_wrap=True)
-        for name in COLUMNS:
+        table.add_column("\ntask" if "\n" in self.columns[0] else "task", no_wrap=True)
+        for name in self.columns:
             table.add_column(name, justify="left" if name == "\ndata" else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(row.name, *row.cells, style=row.style)
@@ -75,7 +78,7 @@ class ResultsTable:
 
         for row in self.rows:
             yield Text(row.name, style=row.style or "bold")
-            for name, cell in zip(COLUMNS, row.cells, strict=False):
+            for name, cell in zip(self.columns, row.cells, strict=False):
                 label = " ".join(name.split())
                 yield Text.from_markup(f"    {label:13}{cell}", style=row.style)
 
@@ -91,10 +94,10 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
         data = "[bold red]SAMPLE[/]" if task.info.data_kind == "sample" else task.info.data_kind
         counted = ("no_answer", "prompts_truncated", "outputs_truncated", "errors")
         cells = (f"[bold]{score}[/]", interval, *(str(counts[name]) for name in counted), data)
-        lines.append(_Row(metrics.recipe, (str(counts["samples"]), *cells)))
+        lines.append(Row(metrics.recipe, (str(counts["samples"]), *cells)))
         for name, value in metrics.categories.items():
             if not metrics.invalid:
-                lines.append(_Row(f"  {name}", (str(value.n), *percent(value)), "dim"))
+                lines.append(Row(f"  {name}", (str(value.n), *percent(value)), "dim"))
     return ResultsTable(tuple(lines))
 
 

@@ -11,11 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {name: ROOT / name for name in ("model", "train", "tasks", "reports", "human_eval_ui")}
-LEAVES = {"types", "errors", "fileio", "stats", "ngrams"}
+LEAVES = {"types", "errors", "fileio", "stats", "paired", "ngrams"}
 CORE_LAYERS = {
     **dict.fromkeys(LEAVES | {"sandbox", "model"}, 0),
     **dict.fromkeys(
-        ("results", "compare", "taskspec", "datasets", "prompts", "metrics", "ranks"), 1
+        ("results", "compare", "rules", "taskspec", "datasets", "prompts", "metrics", "ranks"), 1
     ),
     **dict.fromkeys(("train", "tasks"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),

@@ -31,6 +31,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Path:
     folder: Path = tmp_path_factory.mktemp("home")
     (folder / "data").symlink_to(mirror)
     toy_checkpoint(folder / "my-checkpoint", max_length=8192, trained_length=8192)
+    (rules,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (folder / "gate.yaml").write_text(rules, encoding="utf-8")
     return folder
 
 

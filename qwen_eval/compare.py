@@ -1,0 +1,204 @@
+"""Two runs over the same samples: whether they can be compared at all, and what differs.
+
+Pure: two runs as read from their directories in, differences out. Samples are joined by id; those
+that failed for reasons outside the model, or that only one run has, are left out and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from qwen_eval.errors import RefusedError
+from qwen_eval.paired import Paired, difference, holm
+from qwen_eval.results import Run, SampleRecord
+from qwen_eval.stats import detectable_difference
+
+# What must be equal for a difference to be the models'.
+FIELDS = (
+    "data_kind",
+    "data_digest",
+    "metric",
+    "scorer",
+    "recipe_version",
+    "version",
+    "solver",
+    "selected",
+)
+# Largest difference of one option's log-probability that dtype or machine alone have made
+# (docs/performance.md); the two best options of a question can move by it each.
+NOISE = {"float32": 1e-3, "bfloat16": 0.1}
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An item whose score changed. `in_noise`: what decided it is smaller than what dtype and
+    machine do to a log-probability."""
+
+    id: str
+    group: str
+    baseline: float
+    candidate: float
+    answers: tuple[str | None, str | None]
+    target: str
+    in_noise: bool
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """Candidate minus baseline on one task.
+
+    `left_out`: items that only one run has (`unmatched`), or that failed in one (`errors`).
+    `p_adjusted`: two-sided, Holm's over the tasks compared. `detectable`: the smallest drop that
+    this many items with this much disagreement would show (one-sided, power 0.8).
+    """
+
+    task: str
+    metric: str
+    baseline: float
+    candidate: float
+    paired: Paired
+    p_adjusted: float
+    detectable: float
+    lost: int
+    gained: int
+    left_out: dict[str, int]
+    flips: tuple[Flip, ...]
+    differing: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; every number as it is, none rounded."""
+        return asdict(self)
+
+
+def compare_runs(
+    baseline: Run,
+    candidate: Run,
+    *,
+    tasks: Collection[str] | None = None,
+    allow: Collection[str] = (),
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> list[TaskComparison]:
+    """Every task that both runs have, or those named.
+
+    `allow` names fields that may differ. Raises RefusedError where the runs cannot be compared,
+    naming every field that differs.
+    """
+    common = [name for name in baseline.info.tasks if name in candidate.info.tasks]
+    wanted = common if tasks is None else [name for name in common if name in tasks]
+    if not wanted:
+        raise RefusedError(
+            f"{baseline.folder} and {candidate.folder} have no task in common: "
+            f"{', '.join(baseline.info.tasks)} there, {', '.join(candidate.info.tasks)} here"
+        )
+    for run in (baseline, candidate):
+        if not run.finished and "unfinished" not in allow:
+            raise RefusedError(
+                f"{run.folder}: the run is not finished; let it end, or --allow unfinished"
+            )
+    found = [_compare_task(name, baseline, candidate, allow, alpha, seed) for name in wanted]
+    adjusted = holm([one.paired.p for one in found])
+    return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+
+
+def differing_fields(name: str, baseline: Run, candidate: Run) -> Iterator[tuple[str, str, str]]:
+    """What makes two results of a task incomparable: field, its value there, its value here."""
+    a, b = baseline.info.tasks[name], candidate.info.tasks[name]
+    for field in FIELDS:
+        if getattr(a, field) != getattr(b, field):
+            yield field, str(getattr(a, field)), str(getattr(b, field))
+    if a.solver == "code" and baseline.info.isolation != candidate.info.isolation:
+        yield "isolation", baseline.info.isolation, candidate.info.isolation
+    pairs = _joined(name, baseline, candidate)
+    changed = sum((x.prefix, x.text) != (y.prefix, y.text) for x, y in pairs)
+    if changed:
+        yield "prompts", f"{len(pairs)} items", f"{changed} asked in other words"
+
+
+def _compare_task(
+    name: str,
+    baseline: Run,
+    candidate: Run,
+    allow: Collection[str],
+    alpha: float,
+    seed: int,
+) -> TaskComparison:
+    differing = list(differing_fields(name, baseline, candidate))
+    refused = [entry for entry in differing if entry[0] not in allow]
+    if refused:
+        what = "; ".join(f"{field} is {there} there, {here} here" for field, there, here in refused)
+        flags = " ".join(f"--allow {field}" for field, _, _ in refused)
+        raise RefusedError(f"{name}: not comparable: {what} ({flags} compares them anyway)")
+    info = baseline.info.tasks[name]
+    pairs = _joined(name, baseline, candidate)
+    scored = [(a, b) for a, b in pairs if "error" not in (a.status, b.status)]
+    if not scored:
+        raise RefusedError(f"{name}: no item has a score in both runs")
+    values = [(a.values.get(info.metric, 0.0), b.values.get(info.metric, 0.0)) for a, b in scored]
+    before, after = ([pair[i] for pair in values] for i in (0, 1))
+    groups = [a.group for a, _ in scored]
+    paired = difference(before, after, groups, alpha=alpha, seed=seed)
+    noise = noise_between(baseline, candidate)
+    flips = tuple(
+        _flip(a, b, x, y, noise) for (a, b), (x, y) in zip(scored, values, strict=True) if x != y
+    )
+    own = sum(len(run.of(name)) for run in (baseline, candidate))
+    n = len(scored)
+    return TaskComparison(
+        task=name,
+        metric=info.metric,
+        baseline=math.fsum(before) / n,
+        candidate=math.fsum(after) / n,
+        paired=paired,
+        p_adjusted=paired.p,
+        detectable=_detectable(paired, before, after, alpha),
+        lost=sum(y < x for x, y in values),
+        gained=sum(y > x for x, y in values),
+        left_out={"unmatched": own - 2 * len(pairs), "errors": len(pairs) - n},
+        flips=flips,
+        differing=tuple(field for field, _, _ in differing),
+    )
+
+
+def _detectable(
+    paired: Paired, before: Sequence[float], after: Sequence[float], alpha: float
+) -> float:
+    """From the spread that was seen: of clusters and of scores by their standard error, of right
+    and wrong by the share that changed sides."""
+    from statistics import NormalDist
+
+    if paired.method == "exact McNemar":
+        changed = sum(x != y for x, y in zip(before, after, strict=True))
+        # One item more: that nothing changed does not say that nothing could.
+        return detectable_difference(paired.n, (changed + 1) / (paired.n + 1), alpha=alpha)
+    normal = NormalDist()
+    return (normal.inv_cdf(1 - alpha) + normal.inv_cdf(0.8)) * paired.error
+
+
+def _joined(name: str, baseline: Run, candidate: Run) -> list[tuple[SampleRecord, SampleRecord]]:
+    others = candidate.of(name)
+    return [(a, others[key]) for key, a in baseline.of(name).items() if key in others]
+
+
+def noise_between(baseline: Run, candidate: Run) -> float:
+    """How far one log-probability may lie from the same one of the other run for no better reason
+    than dtype or machine."""
+    dtypes = {str(run.info.model.get("dtype")) for run in (baseline, candidate)}
+    return max(NOISE.get(dtype, NOISE["float32"]) for dtype in dtypes)
+
+
+def _flip(a: SampleRecord, b: SampleRecord, x: float, y: float, noise: float) -> Flip:
+    # Between the two best options, where options were scored.
+    margins = [record.detail["margin"] for record in (a, b) if "margin" in record.detail]
+    return Flip(
+        id=a.id,
+        group=a.group,
+        baseline=x,
+        candidate=y,
+        answers=(a.answer, b.answer),
+        target=a.target,
+        in_noise=len(margins) == 2 and max(margins) <= 2 * noise,
+    )

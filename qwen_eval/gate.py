@@ -1,0 +1,254 @@
+"""The gate: rules, a baseline and a candidate in, one verdict out, from which all else is printed.
+
+A rule ends in one of four ways. PASS and FAIL are statements; INCONCLUSIVE says that the items
+cannot tell; ERROR that too much failed outside the model to judge. Non-inferiority wins: where the
+lower bound of the difference lies above -margin, a drop that is proven but small passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from typing import Any
+
+from qwen_eval.compare import TaskComparison, compare_runs
+from qwen_eval.errors import UserError
+from qwen_eval.paired import holm
+from qwen_eval.results import Run, SampleRecord
+from qwen_eval.rules import Budget, Floor, MustPass, NonInferiority, Ratio, Rules
+
+SCHEMA = 1
+PASS, FAIL, INCONCLUSIVE, ERROR = "PASS", "FAIL", "INCONCLUSIVE", "ERROR"
+_WORST = (PASS, INCONCLUSIVE, FAIL, ERROR)
+
+
+@dataclass(frozen=True)
+class RuleVerdict:
+    """One rule's end: in one word, in one sentence, and in the figures it was made from."""
+
+    rule: dict[str, Any]
+    verdict: str
+    message: str
+    blocking: bool = True
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The whole gate's. `exit_code`: 0 pass, 1 regression, 4 too many errors, 5 inconclusive where
+    the rules say that this fails."""
+
+    verdict: str
+    exit_code: int
+    baseline: dict[str, Any]
+    candidate: dict[str, Any]
+    alpha: float
+    inconclusive: str
+    rules: tuple[RuleVerdict, ...]
+    quarantine: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def judge(
+    rules: Rules, baseline: Run, candidate: Run, *, today: date, allow: Sequence[str] = ()
+) -> Verdict:
+    """Hold the candidate to the rules.
+
+    Raises RefusedError where the runs cannot be compared, UserError for a rule about a task or an
+    item that the candidate does not have.
+    """
+    for number, rule in enumerate(rules.rules, 1):
+        if not isinstance(rule, Ratio):
+            for run in (baseline, candidate):
+                if rule.recipe not in run.info.tasks:
+                    raise UserError(
+                        f"rule {number}: {run.folder} has no task {rule.recipe}; it has "
+                        f"{', '.join(run.info.tasks)}"
+                    )
+    held = {(q.recipe, q.item) for q in rules.quarantine if q.until >= today}
+    warnings = (
+        f"quarantine of {q.recipe} {q.item} ended on {q.until}: {q.reason}"
+        for q in rules.quarantine
+        if q.until < today
+    )
+    gate = _Gate(rules, baseline, candidate, held, allow)
+    found = tuple(gate.verdicts())
+    blocking = [one.verdict for one in found if one.blocking]
+    worst = max(blocking, key=_WORST.index, default=PASS)
+    code = {PASS: 0, FAIL: 1, ERROR: 4, INCONCLUSIVE: 5 if rules.inconclusive == "fail" else 0}
+    return Verdict(
+        verdict=worst,
+        exit_code=code[worst],
+        baseline=_name(baseline),
+        candidate=_name(candidate),
+        alpha=rules.alpha,
+        inconclusive=rules.inconclusive,
+        rules=found,
+        quarantine=tuple(q.model_dump(mode="json") for q in rules.quarantine if q.until >= today),
+        warnings=tuple(warnings),
+    )
+
+
+class _Gate:
+    """Rules over two comparable runs."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        baseline: Run,
+        candidate: Run,
+        held: set[tuple[str, str]],
+        allow: Sequence[str],
+    ) -> None:
+        self.rules, self.held = rules, held
+        self.baseline, self.candidate = self._kept(baseline), self._kept(candidate)
+        # All of them, so that no rule is held to runs over other items or other prompts.
+        tasks = {rule.recipe for rule in rules.rules if not isinstance(rule, Ratio)}
+        found = compare_runs(
+            self.baseline, self.candidate, tasks=tasks or None, allow=allow, alpha=rules.alpha
+        )
+        self.compared: dict[str, TaskComparison] = {one.task: one for one in found}
+        margins = [rule for rule in rules.rules if isinstance(rule, NonInferiority)]
+        blocking = sorted({rule.recipe for rule in margins if rule.blocking})
+        adjusted = holm([self.compared[name].paired.p_drop for name in blocking])
+        self.p_drop = dict(zip(blocking, adjusted, strict=True))
+
+    def verdicts(self) -> list[RuleVerdict]:
+        """In the order of the rules."""
+        ways: dict[type, Callable[[Any], RuleVerdict]] = {
+            NonInferiority: self._non_inferiority,
+            Floor: self._floor,
+            MustPass: self._must_pass,
+            Budget: self._budget,
+            Ratio: self._ratio,
+        }
+        return [
+            replace(ways[type(rule)](rule), rule=rule.model_dump(mode="json", exclude_none=True))
+            for rule in self.rules.rules
+        ]
+
+    def _non_inferiority(self, rule: NonInferiority) -> RuleVerdict:
+        one = self.compared[rule.recipe]
+        paired, p_drop = one.paired, self.p_drop.get(rule.recipe, one.paired.p_drop)
+        figures = {key: value for key, value in one.to_json().items() if key != "flips"}
+        figures |= {"p_drop_adjusted": p_drop, "lost_items": _ids(one, lost=True)}
+        said = (
+            f"{100 * one.baseline:.1f} → {100 * one.candidate:.1f}, {_points(paired.delta)} points "
+            f"({_points(paired.low)} to {_points(paired.high)})"
+        )
+        missing = sum(one.left_out.values())
+        if missing > self.rules.errors * (paired.n + missing):
+            return self._error(f"{missing} of {paired.n + missing} items have no pair of scores",
+                               figures, blocking=rule.blocking)  # fmt: skip
+        if paired.lower > -rule.margin:
+            verdict, message = PASS, f"not worse by {100 * rule.margin:g}: {said}"
+        elif p_drop <= self.rules.alpha and -paired.delta >= rule.least_drop:
+            verdict, message = FAIL, f"worse: {said}, p {p_drop:.2g}"
+        else:
+            verdict = INCONCLUSIVE
+            message = f"{said}: {paired.n} items cannot rule out a drop of {100 * rule.margin:g}"
+            if one.detectable > rule.margin:
+                message += f"; they show drops from {100 * one.detectable:.1f} on"
+        return RuleVerdict({}, verdict, message, rule.blocking, figures)
+
+    def _floor(self, rule: Floor) -> RuleVerdict:
+        records, failed = self._scored(rule.recipe)
+        if not records or failed > self.rules.errors * (failed + len(records)):
+            return self._error(f"{failed} of {failed + len(records)} samples failed", {})
+        metric = self.candidate.info.tasks[rule.recipe].metric
+        score = math.fsum(r.values.get(metric, 0.0) for r in records) / len(records)
+        verdict, sign = (PASS, "≥") if score >= rule.minimum else (FAIL, "<")
+        message = f"{100 * score:.1f} {sign} {100 * rule.minimum:g}"
+        return RuleVerdict({}, verdict, message, figures={"score": score, "n": len(records)})
+
+    def _must_pass(self, rule: MustPass) -> RuleVerdict:
+        metric = self.candidate.info.tasks[rule.recipe].metric
+        records = self.candidate.of(rule.recipe)
+        items = [item for item in rule.items if (rule.recipe, item) not in self.held]
+        unknown = [item for item in items if item not in records]
+        if unknown:
+            raise UserError(f"must_pass: {self.candidate.folder} has no item {unknown[0]} of "
+                            f"{rule.recipe}")  # fmt: skip
+        failed = [item for item in items if records[item].status == "error"]
+        if failed:
+            return self._error(f"{failed[0]} could not be judged: {records[failed[0]].error}", {})
+        wrong = [item for item in items if records[item].values.get(metric, 0.0) < 1.0]
+        if wrong:
+            message = f"{len(wrong)} of {len(items)} are wrong: {', '.join(wrong)}"
+            return RuleVerdict({}, FAIL, message, figures={"wrong": wrong})
+        return RuleVerdict({}, PASS, f"all {len(items)} are right")
+
+    def _budget(self, rule: Budget) -> RuleVerdict:
+        records = list(self.candidate.of(rule.recipe).values())
+        counts = {
+            "errors": sum(r.status == "error" for r in records),
+            "no_answer": sum(r.status == "no_answer" for r in records),
+            "prompts_truncated": sum(r.prompt_truncated for r in records),
+            "outputs_truncated": sum(r.output_truncated for r in records),
+        }
+        n = len(records)
+        over = [name for name, limit in rule.limits.items() if counts[name] > limit * n]
+        said = ", ".join(
+            f"{name.replace('_', ' ')} {counts[name]} of {n} (at most {limit:.1%})"
+            for name, limit in rule.limits.items()
+        )
+        verdict = ERROR if over == ["errors"] else FAIL if over else PASS
+        return RuleVerdict({}, verdict, said, figures={name: counts[name] for name in rule.limits})
+
+    def _ratio(self, rule: Ratio) -> RuleVerdict:
+        before, after = (figure_of(run, rule.figure) for run in (self.baseline, self.candidate))
+        if not before or not after:
+            return self._error(f"{rule.figure} was not measured in both runs", {})
+        ratio = after / before
+        low, high = rule.least or 0.0, rule.most or math.inf
+        verdict = PASS if low <= ratio <= high else FAIL
+        message = f"{rule.figure.replace('_', ' ')} {before:.4g} → {after:.4g}, {ratio:.2f} times"
+        figures = {"baseline": before, "candidate": after, "ratio": ratio}
+        return RuleVerdict({}, verdict, message, figures=figures)
+
+    def _kept(self, run: Run) -> Run:
+        return replace(run, samples=[s for s in run.samples if (s.task, s.id) not in self.held])
+
+    def _scored(self, task: str) -> tuple[list[SampleRecord], int]:
+        records = self.candidate.of(task).values()
+        scored = [record for record in records if record.status != "error"]
+        return scored, len(records) - len(scored)
+
+    def _error(
+        self, message: str, figures: dict[str, Any], *, blocking: bool = True
+    ) -> RuleVerdict:
+        return RuleVerdict({}, ERROR, message, blocking, figures)
+
+
+def figure_of(run: Run, name: str) -> float | None:
+    """Speed over all starts of a run, or the mean length of what it wrote; None if unknown."""
+    if name == "output_tokens":
+        written = [
+            sum(r.get("output_tokens", 0) for r in record.responses) for record in run.samples
+        ]
+        return math.fsum(written) / len(written) if written else None
+    kind = "samples" if name == "samples_per_second" else "tokens"
+    starts = [start for start in run.info.invocations if start.get("seconds")]
+    seconds = math.fsum(float(start["seconds"]) for start in starts)
+    return math.fsum(float(start.get(kind, 0)) for start in starts) / seconds if seconds else None
+
+
+def _ids(one: TaskComparison, *, lost: bool) -> list[str]:
+    return [flip.id for flip in one.flips if (flip.candidate < flip.baseline) is lost]
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _name(run: Run) -> dict[str, Any]:
+    model = run.info.model
+    named = {key: model.get(key) for key in ("name", "fingerprint", "dtype")}
+    return {"folder": str(run.folder), **named}

@@ -1,0 +1,199 @@
+"""Comparing two runs: what is joined, what is refused, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qwen_eval.compare import compare_runs
+from qwen_eval.errors import RefusedError, UserError
+from qwen_eval.results import Run, RunWriter, SampleRecord, read_run
+from tests.harness.toys import record, run_info, task_info
+
+
+def run_of(values: list[float], **info: object) -> Run:
+    """A finished run of the toy task with these scores."""
+    records = [record(i, value, group=f"g{i % 4}") for i, value in enumerate(values)]
+    fields = {"selected": len(values), "available": len(values)} | info
+    tasks = {"toy@strict": task_info(**fields)}
+    return Run(Path("run"), run_info(tasks=tasks), records, finished=True)
+
+
+def changed(run: Run, number: int, **fields: object) -> Run:
+    samples: list[SampleRecord] = list(run.samples)
+    samples[number] = replace(samples[number], **fields)  # type: ignore[arg-type]
+    return replace(run, samples=samples)
+
+
+A = run_of([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+B = run_of([1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+
+
+def test_what_changed_is_counted_and_listed() -> None:
+    (found,) = compare_runs(A, B)
+    assert (found.baseline, found.candidate) == pytest.approx((4 / 6, 3 / 6))
+    assert found.paired.delta == pytest.approx(-1 / 6)
+    assert (found.lost, found.gained, found.left_out) == (2, 1, {"unmatched": 0, "errors": 0})
+    assert [(flip.id, flip.baseline, flip.candidate) for flip in found.flips] == [
+        ("0001", 0.0, 1.0),
+        ("0002", 1.0, 0.0),
+        ("0003", 1.0, 0.0),
+    ]
+    assert found.paired.clusters == 4
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_samples_are_joined_by_id_and_not_by_place() -> None:
+    shuffled = list(B.samples)
+    random.Random(1).shuffle(shuffled)
+    one, other = compare_runs(A, B)[0], compare_runs(A, replace(B, samples=shuffled))[0]
+    assert one == other
+
+
+def test_failures_are_left_out_and_counted() -> None:
+    (found,) = compare_runs(A, changed(B, 2, status="error", error="server down"))
+    assert found.left_out == {"unmatched": 0, "errors": 1}
+    assert (found.paired.n, found.lost) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data_kind", "sample"),
+        ("data_digest", "other"),
+        ("metric", "f1"),
+        ("scorer", "exact"),
+        ("recipe_version", 2),
+        ("version", 2),
+        ("solver", "choice"),
+        ("selected", 5),
+    ],
+)
+def test_what_is_not_comparable_is_refused_by_name(field: str, value: object) -> None:
+    other = run_of([1.0] * 6, **{field: value})
+    with pytest.raises(
+        RefusedError, match=rf"toy@strict: not comparable: {field} is .*{value} here"
+    ):
+        compare_runs(A, other)
+    if field != "metric":
+        (found,) = compare_runs(A, other, allow=[field])
+        assert found.differing == (field,)
+
+
+def test_other_prompts_and_other_isolation_are_refused() -> None:
+    with pytest.raises(RefusedError, match="prompts is 6 items there, 1 asked in other words"):
+        compare_runs(A, changed(B, 0, text="asked otherwise"))
+    code = [
+        replace(run, info=replace(run.info, isolation=way)) for run, way in ((A, "A"), (B, "C"))
+    ]
+    assert compare_runs(*code)
+    tasks = {"toy@strict": task_info(solver="code", selected=6)}
+    code = [replace(run, info=replace(run.info, tasks=tasks)) for run in code]
+    with pytest.raises(RefusedError, match="isolation is A there, C here"):
+        compare_runs(*code)
+
+
+def test_no_common_task_and_no_common_item() -> None:
+    other = replace(B, info=replace(B.info, tasks={"new@strict": task_info(recipe="new@strict")}))
+    with pytest.raises(RefusedError, match="no task in common: toy@strict there, new@strict here"):
+        compare_runs(A, other)
+    strangers = [replace(r, id=f"x{r.id}") for r in B.samples]
+    with pytest.raises(RefusedError, match="no item has a score in both"):
+        compare_runs(A, replace(B, samples=strangers))
+
+
+def test_an_unfinished_run_is_refused() -> None:
+    with pytest.raises(RefusedError, match="run is not finished"):
+        compare_runs(A, replace(B, finished=False))
+    assert compare_runs(A, replace(B, finished=False), allow=["unfinished"])
+
+
+def test_a_narrow_margin_is_noise_where_both_have_it() -> None:
+    narrow, wide = {"margin": 1e-4}, {"margin": 0.5}
+    first = changed(changed(A, 1, detail=narrow), 2, detail=narrow)
+    second = changed(changed(B, 1, detail=narrow), 2, detail=wide)
+    (found,) = compare_runs(first, second)
+    assert [flip.in_noise for flip in found.flips] == [True, False, False]
+
+
+def test_many_tasks_are_held_to_holms_level() -> None:
+    from qwen_eval.paired import holm
+
+    names = [f"t{i}@strict" for i in range(5)]
+    dice = random.Random(2)
+    runs = []
+    for _ in range(2):
+        records = [
+            record(i, float(dice.random() < 0.5), task=name) for name in names for i in range(40)
+        ]
+        tasks = {name: task_info(recipe=name, selected=40) for name in names}
+        runs.append(Run(Path("r"), run_info(tasks=tasks), records, finished=True))
+    found = compare_runs(*runs)
+    assert [one.p_adjusted for one in found] == holm([one.paired.p for one in found])
+
+
+# --- the files --------------------------------------------------------------------------------
+
+
+def written(folder: Path) -> Path:
+    writer = RunWriter(folder, run_info(), ["header "])
+    for number in range(3):
+        writer.add(record(number))
+    writer.finish([("toy@strict", f"{i:04x}") for i in range(3)], {"schema": 1, "tasks": {}})
+    writer.close()
+    return folder
+
+
+def test_a_run_that_was_changed_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run")
+    assert read_run(folder).finished
+    path = folder / "samples.jsonl"
+    path.write_text(path.read_text().replace('"accuracy": 1.0', '"accuracy": 0.0', 1))
+    with pytest.raises(UserError, match=r"samples\.jsonl: damaged since the run ended"):
+        read_run(folder)
+
+
+def test_a_future_schema_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run")
+    (folder / "DONE").unlink()
+    assert not read_run(folder).finished
+    path = folder / "run.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 9'))
+    with pytest.raises(UserError, match="of schema 9, this version reads 1"):
+        read_run(folder)
+
+
+@pytest.mark.slow
+def test_damaged_runs_are_refused_and_never_pass(tmp_path: Path) -> None:
+    """Cut, flipped, emptied or without a key: an error of ours, whatever the damage."""
+    good = written(tmp_path / "good")
+    files = {path.name: path.read_bytes() for path in good.iterdir()}
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    dice = random.Random(7)
+    for _ in range(1000):
+        for name, raw in files.items():
+            (folder / name).write_bytes(raw)
+        name = dice.choice(sorted(files))
+        broken = bytearray(files[name])
+        damage = dice.choice(["cut", "flip", "delete", "key", "swap"])
+        if damage == "cut":
+            del broken[dice.randrange(len(broken)) :]
+        elif damage == "flip":
+            broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
+        elif damage == "swap":
+            broken = bytearray(files[dice.choice([n for n in files if n != name])])
+        elif damage == "key":
+            keys = [i for i, byte in enumerate(broken) if byte == ord('"')]
+            broken[dice.choice(keys)] = ord("'")
+        if damage == "delete":
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(broken)
+        with pytest.raises((UserError, RefusedError)) as caught:
+            compare_runs(read_run(folder), read_run(folder))
+        assert "\n" not in str(caught.value)
