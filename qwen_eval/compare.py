@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from qwen_eval.errors import RefusedError
+from qwen_eval.errors import RefusedError, UserError
 from qwen_eval.paired import Paired, difference, holm
 from qwen_eval.results import Run, SampleRecord
 from qwen_eval.stats import detectable_difference
@@ -27,9 +27,9 @@ FIELDS = (
     "solver",
     "selected",
 )
-# Largest difference of one option's log-probability that dtype or machine alone have made
-# (docs/performance.md); the two best options of a question can move by it each.
-NOISE = {"float32": 1e-3, "bfloat16": 0.1}
+# How far the log-probability of one option moves with the program that computes it: the most that
+# was seen in fp32, the mean in bf16 (docs/performance.md). The two best options move by it each.
+NOISE = {"float32": 2e-4, "bfloat16": 0.125}
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,22 @@ def compare_runs(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> list[TaskComparison]:
-    """Every task that both runs have, or those named.
+    """Every task that both runs have, or those named, with or without their recipes.
 
     `allow` names fields that may differ. Raises RefusedError where the runs cannot be compared,
-    naming every field that differs.
+    naming every field that differs; UserError where none of the named tasks is there.
     """
     common = [name for name in baseline.info.tasks if name in candidate.info.tasks]
-    wanted = common if tasks is None else [name for name in common if name in tasks]
-    if not wanted:
+    wanted = [
+        name for name in common if tasks is None or name in tasks or name.partition("@")[0] in tasks
+    ]
+    if not common:
         raise RefusedError(
             f"{baseline.folder} and {candidate.folder} have no task in common: "
             f"{', '.join(baseline.info.tasks)} there, {', '.join(candidate.info.tasks)} here"
         )
+    if not wanted:
+        raise UserError(f"the runs share {', '.join(common)}, none of those named")
     for run in (baseline, candidate):
         if not run.finished and "unfinished" not in allow:
             raise RefusedError(

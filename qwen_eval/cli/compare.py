@@ -49,7 +49,7 @@ def command(options: CompareOptions) -> None:
     runs = [read_run(folder) for folder in (options.baseline, options.candidate)]
     found = compare_runs(
         *runs,
-        tasks=options.tasks.split(",") if options.tasks else None,
+        tasks=[name.strip() for name in options.tasks.split(",")] if options.tasks else None,
         allow=options.allow or (),
         alpha=options.alpha,
     )

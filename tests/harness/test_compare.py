@@ -120,6 +120,13 @@ def test_a_narrow_margin_is_noise_where_both_have_it() -> None:
     assert [flip.in_noise for flip in found.flips] == [True, False, False]
 
 
+def test_tasks_are_named_with_or_without_their_recipe() -> None:
+    for name in ("toy", "toy@strict"):
+        assert [one.task for one in compare_runs(A, B, tasks=[name])] == ["toy@strict"]
+    with pytest.raises(UserError, match="the runs share toy@strict, none of those named"):
+        compare_runs(A, B, tasks=["mmlu"])
+
+
 def test_many_tasks_are_held_to_holms_level() -> None:
     from qwen_eval.paired import holm
 
