@@ -7,7 +7,6 @@ import importlib
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -161,18 +160,23 @@ def test_rows_meet_the_vocabulary_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
 # --- figures that are not finite --------------------------------------------------------------
 
 
-def test_a_sequence_that_breaks_the_model_breaks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One token's embedding is not a number; its keys and values stay in pages that others get."""
-    broken = copy.deepcopy(toy())
-    broken.embedding.weight[7] = torch.nan
-    engine = Engine(broken, page_size=PAGE, cache_bytes=12 * ONE, max_sequences=4)
-    well = [Generate((*ids(n)[:-1], 3), Sampling(max_tokens=1)) for n in (3, 9, 20)]
-    well = [replace(r, prompt=tuple(4 if t == 7 else t for t in r.prompt)) for r in well]
-    expected = [alone(broken, request) for request in well]
-    for _ in range(3):
-        engine.run([ScoreTokens((7,) * 40), ScoreTokens((*ids(12), 7, 7, 7))])
-        for result, right in zip(engine.run(well), expected, strict=True):
-            assert_same(result, right)
+def test_figures_that_are_not_finite_stay_with_their_own_request() -> None:
+    """A token whose embedding is not a number, and then other requests on the same pages."""
+    model = copy.deepcopy(toy())
+    bad = 7
+    with torch.no_grad():
+        model.embedding.weight[bad] = torch.nan
+    engine = Engine(model, page_size=16, max_sequences=2, prefixes=False)
+    clean = [tuple(token for token in ids(n, n) if token != bad) for n in (20, 33, 40)]
+    for _ in range(2):
+        engine.run(
+            [ScoreTokens((bad, *clean[2])), Generate((*clean[1], bad), Sampling(max_tokens=3))]
+        )
+        work: list[EngineRequest] = [ScoreTokens(line) for line in clean]
+        work += [ScoreContinuations(clean[0], (clean[1][:3],))]
+        work += [Generate(clean[0], Sampling(max_tokens=20))]
+        for request, result in zip(work, engine.run(work), strict=True):
+            assert_same(result, alone(toy(), request))
     assert engine.pool.tainted
 
 

@@ -283,3 +283,15 @@ def test_stacking_that_changes_bits_is_found(monkeypatch: pytest.MonkeyPatch) ->
     paged_attention._stacks.cache_clear()
     assert not stacks(3, pool_of(6, 2))
     paged_attention._stacks.cache_clear()
+
+
+@pytest.mark.parametrize("chunks", [(150,), (40, 70, 40), (63, 2, 85)])
+def test_a_page_is_read_in_steps_and_to_its_end(chunks: tuple[int, ...]) -> None:
+    """A prompt's newest page is read up to the next step of 64; tiles do not reach over it."""
+    config = replace(CONFIG, num_heads=6, num_kv_heads=2)
+    pool = PagePool(config, 4, 128, 0, torch.float32, torch.device("cpu"))
+    assert pool.step == 64
+    line = Line(pool, heads_of(6, 2, 150))
+    out = torch.cat([attend([(line, count)], None, 16)[0] for count in chunks])
+    expected = dense(line.q, line.k, line.v, None)
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6)
