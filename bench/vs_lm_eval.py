@@ -232,24 +232,28 @@ def compare_texts(bench: Bench, name: str) -> None:
         if texts[0] != texts[1]:
             gaps.append(tie(options.model, prefixes[record.prefix] + record.text, *texts))
     print(f"agreement: {len(records) - len(gaps)} of {len(records)} texts equal")
-    for gap in gaps:
-        print(f"  where one departs, the peer's best two log-probs in fp32 are {gap:.1e} apart")
+    for gap, who in gaps:
+        print(f"  where two part, transformers alone, in fp32, goes on as {who}, by {gap:.1e}")
 
 
-def tie(folder: Path, prompt: str, one: str, other: str) -> float:
-    """The distance of transformers' two best log-probs where two greedy texts part."""
+def tie(folder: Path, prompt: str, theirs: str, ours: str) -> tuple[float, str]:
+    """The distance of transformers' two best log-probs where two greedy texts part, and whose
+    text it goes on with, asked without a batch."""
     import torch
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = [tokenizer.encode(prompt + text) for text in (one, other)]
+    ids = [tokenizer.encode(prompt + text) for text in (theirs, ours)]
     parted = (i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
     common = next(parted, min(map(len, ids)))
     with torch.inference_mode():
         logits = model(torch.tensor([ids[0][:common]]), logits_to_keep=1).logits[0, 0]
-    best, second = logits.log_softmax(-1).topk(2).values.tolist()
-    return float(best - second)
+    top = logits.log_softmax(-1).topk(2)
+    following = [line[common] if common < len(line) else None for line in ids]
+    right = [who for who, token in zip(("the peer", "ours"), following, strict=True)
+             if token == int(top.indices[0])]  # fmt: skip
+    return float(top.values[0] - top.values[1]), " ".join(right) or "neither"
 
 
 def line(title: str, ours: Cost, peer: Cost) -> str:
