@@ -15,6 +15,7 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs
 from qwen_eval.errors import UserError
+from qwen_eval.metrics import counts_of
 from qwen_eval.paired import holm
 from qwen_eval.results import Run, SampleRecord
 from qwen_eval.rules import Budget, Floor, MustPass, NonInferiority, Ratio, Rules
@@ -138,7 +139,8 @@ class _Gate:
         one = self.compared[rule.recipe]
         paired, p_drop = one.paired, self.p_drop.get(rule.recipe, one.paired.p_drop)
         figures = {key: value for key, value in one.to_json().items() if key != "flips"}
-        figures |= {"p_drop_adjusted": p_drop, "lost_items": _ids(one, lost=True)}
+        lost = [flip.id for flip in one.flips if flip.candidate < flip.baseline]
+        figures |= {"p_drop_adjusted": p_drop, "lost_items": lost}
         said = (
             f"{100 * one.baseline:.1f} → {100 * one.candidate:.1f}, {_points(paired.delta)} points "
             f"({_points(paired.low)} to {_points(paired.high)})"
@@ -186,14 +188,8 @@ class _Gate:
         return RuleVerdict({}, PASS, f"all {len(items)} are right")
 
     def _budget(self, rule: Budget) -> RuleVerdict:
-        records = list(self.candidate.of(rule.recipe).values())
-        counts = {
-            "errors": sum(r.status == "error" for r in records),
-            "no_answer": sum(r.status == "no_answer" for r in records),
-            "prompts_truncated": sum(r.prompt_truncated for r in records),
-            "outputs_truncated": sum(r.output_truncated for r in records),
-        }
-        n = len(records)
+        counts = counts_of(list(self.candidate.of(rule.recipe).values()))
+        n = counts["samples"]
         over = [name for name, limit in rule.limits.items() if counts[name] > limit * n]
         said = ", ".join(
             f"{name.replace('_', ' ')} {counts[name]} of {n} (at most {limit:.1%})"
@@ -238,10 +234,6 @@ def figure_of(run: Run, name: str) -> float | None:
     starts = [start for start in run.info.invocations if start.get("seconds")]
     seconds = math.fsum(float(start["seconds"]) for start in starts)
     return math.fsum(float(start.get(kind, 0)) for start in starts) / seconds if seconds else None
-
-
-def _ids(one: TaskComparison, *, lost: bool) -> list[str]:
-    return [flip.id for flip in one.flips if (flip.candidate < flip.baseline) is lost]
 
 
 def _points(share: float) -> str:

@@ -63,6 +63,17 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(n, mean, max(low, -1e308), min(high, 1e308), "student-t")
 
 
+def counts_of(records: Sequence[SampleRecord]) -> dict[str, int]:
+    """All samples, and those that ended in each way that LIMITS and gates bound."""
+    return {
+        "samples": len(records),
+        "errors": sum(record.status == "error" for record in records),
+        "no_answer": sum(record.status == "no_answer" for record in records),
+        "prompts_truncated": sum(record.prompt_truncated for record in records),
+        "outputs_truncated": sum(record.output_truncated for record in records),
+    }
+
+
 def summarise(
     recipe: str,
     metric: str,
@@ -78,13 +89,7 @@ def summarise(
     by_group: dict[str, list[float]] = {}
     for group, value in values:
         by_group.setdefault(group, []).append(value)
-    counts = {
-        "samples": len(records),
-        "errors": len(records) - len(scored),
-        "no_answer": sum(record.status == "no_answer" for record in records),
-        "prompts_truncated": sum(record.prompt_truncated for record in records),
-        "outputs_truncated": sum(record.output_truncated for record in records),
-    }
+    counts = counts_of(records)
     invalid = [
         f"{name} {counts[name] / len(records):.0%} > {limit:.0%}"
         for name, limit in LIMITS.items()
