@@ -1,4 +1,4 @@
-"""The run directory: every file and key of it, its writer and its readers.
+"""The run directory: every file and key of it, and its readers (the writer: run_writer.py).
 
     run.json       what was asked of which model with which data and versions (RunInfo)
     prompts.json   the few-shot prefixes by hash; a sample's prompt is prefix + text
@@ -13,21 +13,13 @@ Knows nothing of models or of how a score comes about.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import (
-    Journal,
-    canonical_json,
-    file_hash,
-    is_temporary,
-    read_jsonl,
-    text_hash,
-    write_atomic,
-)
+from qwen_eval.fileio import canonical_json, file_hash, read_jsonl, text_hash
 from qwen_eval.types import Item, Response, Score
 
 if TYPE_CHECKING:
@@ -35,12 +27,14 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILES = ("run.json", "prompts.json", "samples.jsonl", "metrics.json")
+_TOLD = ("data_source", "shots", "protocol")
 
 
 @dataclass(frozen=True)
 class TaskInfo:
     """One task of a run. `data_kind` is mirror, package, hub or sample; `data_digest` hashes all
-    rows of the split, `prompts_digest` everything that was asked of the selected ones."""
+    rows of the split, `prompts_digest` all that was asked of the selected ones. `protocol`, the
+    recipe's source, and `shots` are told, not compared."""
 
     recipe: str
     version: int
@@ -55,6 +49,8 @@ class TaskInfo:
     prompts_digest: str
     available: int
     selected: int
+    shots: int = 0
+    protocol: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class RunInfo:
         flat |= {f"model.{k}": self.model.get(k) for k in ("name", "fingerprint", "dtype")}
         flat |= {f"settings.{k}": v for k, v in self.settings.items()}
         for name, task in self.tasks.items():
-            flat |= {f"tasks.{name}.{k}": v for k, v in asdict(task).items() if k != "data_source"}
+            flat |= {f"tasks.{name}.{k}": v for k, v in asdict(task).items() if k not in _TOLD}
         return flat
 
 
@@ -144,114 +140,6 @@ def response_from(record: Mapping[str, Any]) -> Response:
     return Response(**fields)
 
 
-class RunWriter:
-    """Writes one run directory, new or resumed.
-
-    `journal`: the name of this process's own journal where it is one of several, `launch-rank`.
-    `done`: every finished sample; `done_before`: those finished before this launch, about which
-    all its processes agree. Raises UserError if the folder holds another run, or something that
-    is no run at all.
-    """
-
-    def __init__(
-        self, folder: Path, info: RunInfo, prefixes: Iterable[str], journal: str | None = None
-    ) -> None:
-        self.folder = folder
-        self._shared = journal is not None
-        self._invocation: dict[str, Any] | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {folder}: {error.strerror}") from error
-        self.info = info
-        invocations = self._check_same_run()
-        self.info.invocations[:0] = invocations
-        own = folder / ("samples.jsonl" if journal is None else f"samples.{journal}.jsonl")
-        launch = None if journal is None else journal.partition("-")[0]
-        # Infrastructure failures say nothing of the model: they are tried again.
-        records = {key: r for key, r in _all_samples(folder).items() if r.status != "error"}
-        self.done: dict[tuple[str, str], SampleRecord] = records
-        others = records if launch is None else _all_samples(folder, but=launch)
-        before = {key for key in others if key in records}
-        self.done_before: Set[tuple[str, str]] = before
-        self.resumed = len(self.done)
-        self._open_again()
-        # run.json comes first: a folder with anything else and without it is nobody's run.
-        self._write_info()
-        self._write("prompts.json", {text_hash(p): p for p in sorted(set(prefixes))})
-        self._journal = Journal(own)
-
-    def add(self, record: SampleRecord) -> None:
-        """Append a finished sample."""
-        self._journal.append(vars(record))  # asdict would copy what is about to be written
-        self.done[record.task, record.id] = record
-
-    def gather(self) -> None:
-        """Take in what the other processes of this launch have finished, failures included."""
-        self.close()
-        self.done |= _all_samples(self.folder)
-
-    def finish(self, order: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> None:
-        """Put the samples into `order` (task, id), write metrics.json, and DONE last."""
-        self._journal.close()
-        lines = [json.dumps(vars(self.done[key]), ensure_ascii=False) for key in order]
-        parts = _part_journals(self.folder)
-        for part in parts:
-            self.info.invocations.extend(_invocations(part))
-        write_atomic(self.folder / "samples.jsonl", "".join(line + "\n" for line in lines))
-        self._write("metrics.json", metrics)
-        self._write_info()
-        self._write("DONE", {name: file_hash(self.folder / name) for name in FILES})
-        for part in parts:
-            part.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Keep what is there; the same command goes on from here. May be called twice."""
-        if not self._shared:
-            self._write_info()
-        elif self._invocation:
-            # run.json is everybody's, so what one process says of itself goes into its journal.
-            self._journal.append({"invocation": self._invocation})
-            self._invocation = None
-        self._journal.close()
-
-    def begin(self, invocation: dict[str, Any]) -> None:
-        """Keep an account of this start; it may go on changing until close()."""
-        self._invocation = invocation
-        if not self._shared:
-            self.info.invocations.append(invocation)
-
-    def _open_again(self) -> None:
-        try:
-            (self.folder / "DONE").unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {self.folder}: cannot be written ({error.strerror})") from error
-
-    def _check_same_run(self) -> list[dict[str, Any]]:
-        path = self.folder / "run.json"
-        if not path.exists():
-            if any(not is_temporary(entry) for entry in self.folder.iterdir()):
-                raise UserError(f"--out {self.folder}: not empty and not a run; choose another")
-            return []
-        there = read_info(self.folder)
-        old, new = there.identity(), self.info.identity()
-        different = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-        if different:
-            key = different[0]
-            more = f" (and {len(different) - 1} more)" if different[1:] else ""
-            raise UserError(
-                f"--out {self.folder}: holds another run: {key} is {old.get(key)!r} there, "
-                f"{new.get(key)!r} here{more}; choose another folder"
-            )
-        return there.invocations
-
-    def _write_info(self) -> None:
-        self._write("run.json", asdict(self.info))
-
-    def _write(self, name: str, value: Any) -> None:
-        write_atomic(self.folder / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
 def read_info(folder: Path) -> RunInfo:
     """run.json of a run directory. Raises UserError if there is none or it is damaged."""
     raw = _read_json(folder / "run.json")
@@ -275,12 +163,13 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory as it was read."""
+    """A run directory as it was read; `prefixes` are the few-shot texts by their hashes."""
 
     folder: Path
     info: RunInfo
     samples: Sequence[SampleRecord]
     finished: bool
+    prefixes: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, task: str) -> dict[str, SampleRecord]:
         """One task's samples by id."""
@@ -295,22 +184,23 @@ def read_run(folder: Path) -> Run:
     for path in (folder / name for name in FILES if finished):
         if not path.is_file() or file_hash(path) != digests.get(path.name):
             raise UserError(f"{path}: damaged since the run ended; restore it or run anew")
-    return Run(folder, read_info(folder), read_samples(folder), finished)
+    info, samples = read_info(folder), read_samples(folder)
+    return Run(folder, info, samples, finished, _read_json(folder / "prompts.json"))
 
 
 def read_samples(folder: Path) -> list[SampleRecord]:
     """The samples so far; a torn last line is left out. A later record of an id replaces an
     earlier one. Raises UserError if there is no journal, or one is damaged."""
-    if not (folder / "samples.jsonl").exists() and not _part_journals(folder):
+    if not (folder / "samples.jsonl").exists() and not part_journals(folder):
         raise UserError(f"{folder / 'samples.jsonl'}: missing; is {folder} a run directory?")
-    return list(_all_samples(folder).values())
+    return list(all_samples(folder).values())
 
 
-def _all_samples(folder: Path, but: str | None = None) -> dict[tuple[str, str], SampleRecord]:
+def all_samples(folder: Path, but: str | None = None) -> dict[tuple[str, str], SampleRecord]:
     """By task and id, out of all journals but those of one launch."""
     while True:
         records: dict[tuple[str, str], SampleRecord] = {}
-        paths = [folder / "samples.jsonl", *_part_journals(folder)]
+        paths = [folder / "samples.jsonl", *part_journals(folder)]
         try:
             for path in paths:
                 if path.exists() and not (but and path.name.startswith(f"samples.{but}-")):
@@ -338,11 +228,13 @@ def _samples_of(path: Path) -> dict[tuple[str, str], SampleRecord]:
     return records
 
 
-def _part_journals(folder: Path) -> list[Path]:
+def part_journals(folder: Path) -> list[Path]:
+    """The journals of the several processes that work on a run."""
     return sorted(folder.glob("samples.*-*.jsonl"))
 
 
-def _invocations(journal: Path) -> list[dict[str, Any]]:
+def invocations_of(journal: Path) -> list[dict[str, Any]]:
+    """What a process's own journal says of its starts."""
     if not journal.exists():
         return []
     found = [raw["invocation"] for raw in read_jsonl(journal, torn_end=True) if "invocation" in raw]
@@ -366,8 +258,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def to_frame(folders: Iterable[Path]) -> pandas.DataFrame:
-    """All samples of the runs as one table: run, model, task, id, group, status, answer, target,
-    prompt_truncated, output_truncated, and one column per metric."""
+    """All samples of the runs as one table, a row each, with one column per metric."""
     import pandas as pd
 
     rows = []

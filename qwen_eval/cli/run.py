@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend
     from qwen_eval.metrics import TaskMetrics
     from qwen_eval.ranks import Rank
-    from qwen_eval.results import RunInfo, RunWriter
+    from qwen_eval.results import RunInfo
+    from qwen_eval.run_writer import RunWriter
     from qwen_eval.sandbox.sandbox import Sandbox
 
 _Switch = bool | None
@@ -149,7 +150,8 @@ def _run(
     tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, options: RunOptions
 ) -> None:
     from qwen_eval.ranks import rank_of
-    from qwen_eval.results import RunWriter, identity_digest
+    from qwen_eval.results import identity_digest
+    from qwen_eval.run_writer import RunWriter
 
     info = _run_info(tasks, backend, sandbox, options)
     names = "-".join(task.info.recipe for task in tasks).replace("@strict", "")

@@ -94,6 +94,8 @@ def _load_task(spec: TaskSpec, recipe: str, mirror: Path | None, limit: int | No
         prompts_digest=prompts_digest(items),
         available=len(samples),
         selected=len(items),
+        shots=renderer.recipe.shots.count if renderer.recipe.shots else 0,
+        protocol=renderer.recipe.source,
     )
     return LoadedTask(spec, info, items)
 

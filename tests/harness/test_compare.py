@@ -11,7 +11,8 @@ import pytest
 
 from qwen_eval.compare import compare_runs
 from qwen_eval.errors import RefusedError, UserError
-from qwen_eval.results import Run, RunWriter, SampleRecord, read_run
+from qwen_eval.results import Run, SampleRecord, read_run
+from qwen_eval.run_writer import RunWriter
 from tests.harness.toys import record, run_info, task_info
 
 

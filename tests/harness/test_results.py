@@ -11,7 +11,6 @@ import pytest
 
 from qwen_eval.errors import UserError
 from qwen_eval.results import (
-    RunWriter,
     identity_digest,
     read_info,
     read_metrics,
@@ -20,6 +19,7 @@ from qwen_eval.results import (
     sample_record,
     to_frame,
 )
+from qwen_eval.run_writer import RunWriter
 from qwen_eval.types import Response, Score
 from tests.harness.toys import item, record, run_info, task_info
 
