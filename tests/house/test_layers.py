@@ -28,7 +28,7 @@ CORE_LAYERS = {
         ),
         1,
     ),
-    **dict.fromkeys(("train", "tasks"), 1),
+    **dict.fromkeys(("train", "tasks", "paper"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
     **dict.fromkeys(("runner", "gate", "perf"), 3),
     "cli": 4,
@@ -40,7 +40,7 @@ ALLOWED = {
     "train": {"model"},
     "tasks": {"sandbox"},
     "sandbox": set(),
-    "reports": {"results", "compare"},
+    "reports": {"results", "compare", "metrics", "paper"},
     "human_eval_ui": {"results", "compare"},
 }
 
