@@ -49,7 +49,7 @@ class TaskInfo:
     prompts_digest: str
     available: int
     selected: int
-    shots: int = 0
+    shots: int | None = None
     protocol: str = ""
 
 

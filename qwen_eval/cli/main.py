@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from qwen_eval import __version__
-from qwen_eval.cli import chat, compare, data, gate, models, perf, rescore, run, tasks
+from qwen_eval.cli import chat, compare, data, gate, models, perf, report, rescore, run, tasks
 from qwen_eval.errors import QwenEvalError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def _root(
 
 app.command("run")(run.command)
 app.command("rescore")(rescore.command)
+app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("tasks")(tasks.command)
 app.add_typer(gate.app, name="gate")

@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from qwen_eval.reports import ci
 from qwen_eval.reports.plain import one_line, visible
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "]]><x>&bogus;",
-    "\x1b[31mred\x1b[0m \x07\x08\x00",
-    "\u202egnp.exe \u2066hidden\u2069 \u200bzero",
-    "line\nbreak\r\n::error title=forged::owned",
-    "100%0A::warning::x",
-    "[link](javascript:alert(1)) ![i](http://x/y.png) @everyone | cell",
-    "\ufffe\uffff\ud800",
-)
+from tests.reports.hostile import HOSTILE
 
 
 def verdict(*rules: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""In which way a sample ended: the error taxonomy of a report, and what a human study decided.
+
+Pure: records in, counts out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qwen_eval.results import SampleRecord
+
+# In the order of a bar, from good to nothing said.
+OUTCOMES = (
+    "right",
+    "partly",
+    "wrong",
+    "wrong, cut",
+    "failed tests",
+    "raised an error",
+    "timed out",
+    "no answer",
+    "no answer, cut",
+    "not judged",
+)
+_JUDGED = ("win", "tie", "loss")
+
+
+def outcome(record: SampleRecord, metric: str) -> str:
+    """One of OUTCOMES. `cut`: the reply ended at the token limit."""
+    value = record.values.get(metric, 0.0)
+    if record.status == "error":
+        return "not judged"
+    if value >= 1.0:
+        return "right"
+    cut = ", cut" if record.output_truncated else ""
+    if record.status == "no_answer":
+        return f"no answer{cut}"
+    if value > 0.0:
+        return "partly"
+    if "verdict" in record.detail:
+        return _program(str(record.detail["verdict"]))
+    return f"wrong{cut}"
+
+
+def _program(verdict: str) -> str:
+    if verdict.startswith("timeout:"):
+        return "timed out"
+    return "failed tests" if verdict.startswith("AssertionError") else "raised an error"
+
+
+def shares(records: Sequence[SampleRecord], metric: str) -> dict[str, int]:
+    """How many samples ended in each way, in the order of OUTCOMES; {} where scores are no shares
+    of right answers (a perplexity)."""
+    if any(not 0.0 <= record.values.get(metric, 0.0) <= 1.0 for record in records):
+        return {}
+    found = dict.fromkeys(OUTCOMES, 0)
+    for record in records:
+        found[outcome(record, metric)] += 1
+    return {name: count for name, count in found.items() if count}
+
+
+def win_tie_loss(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]]:
+    """Mean shares by group, all of them under the name "": where the samples are judgements, which
+    hold a win, a tie and a loss each. {} for anything else."""
+    judged = [r for r in records if r.status != "error" and set(_JUDGED) <= r.values.keys()]
+    if not judged:
+        return {}
+    groups: dict[str, list[SampleRecord]] = {"": judged}
+    for record in judged:
+        if record.group:
+            groups.setdefault(record.group, []).append(record)
+    return {
+        name: {key: sum(r.values[key] for r in members) / len(members) for key in _JUDGED}
+        for name, members in groups.items()
+    }

@@ -1,0 +1,216 @@
+"""What a report says, as plain data: runs in, findings out. Every form of it is made from this.
+
+Scores stay in the metric's own unit; nothing here is text in a language but what a model, a file or
+a task wrote. Knows nothing of HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from qwen_eval.compare import TaskComparison, compare_runs
+from qwen_eval.errors import RefusedError
+from qwen_eval.metrics import Estimate, summarise
+from qwen_eval.paired import holm
+from qwen_eval.paper import Figure, published
+from qwen_eval.results import Run, TaskInfo, read_metrics
+from qwen_eval.stats import detectable_difference
+
+from .flips import ChangedAnswer, changed_answers
+from .outcome import shares, win_tie_loss
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """A task's result in one run. `invalid` lists the limits passed, `groups` are subjects or
+    lengths, `outcomes` how many samples ended in which way, `judged` the shares that a human study
+    called win, tie and loss, by group. `detectable`: the smallest drop that so many items show."""
+
+    task: str
+    info: TaskInfo
+    overall: Estimate | None
+    counts: dict[str, int]
+    invalid: list[str]
+    groups: dict[str, Estimate]
+    categories: dict[str, Estimate]
+    tokens: dict[str, int]
+    outcomes: dict[str, int]
+    judged: dict[str, dict[str, float]]
+    detectable: float
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run: what it is called here, where it lies, its scores by task and what it cost.
+
+    `cost`: seconds, samples, tokens, starts, and peak_memory (bytes; 0 where it is not known).
+    `left`: samples that are still to come.
+    """
+
+    label: str
+    folder: str
+    finished: bool
+    started: str
+    model: dict[str, Any]
+    isolation: str
+    scores: dict[str, Score]
+    cost: dict[str, float]
+    left: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A candidate held against the first run: tasks that could be compared, why others not, and
+    some of the answers that changed, by task."""
+
+    candidate: int
+    tasks: tuple[TaskComparison, ...]
+    refused: dict[str, str]
+    changed: dict[str, tuple[ChangedAnswer, ...]]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of the provenance: its value in every run."""
+
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs disagree on it."""
+        return len(set(self.values)) > 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it. `gate`: a verdict of `qwen-eval gate`, as its JSON says."""
+
+    runs: tuple[RunView, ...]
+    pairs: tuple[Pair, ...]
+    anchors: dict[str, tuple[Figure, ...]]
+    facts: tuple[Fact, ...]
+    alpha: float
+    gate: Mapping[str, Any] | None = None
+    schema: int = SCHEMA
+    tasks: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def build(
+    runs: Sequence[Run], *, gate: Mapping[str, Any] | None = None, alpha: float = 0.05
+) -> Report:
+    """The first run is the baseline of all others. Unfinished runs are taken as far as they are."""
+    labels = _labels(runs)
+    views = tuple(_run_view(run, label) for run, label in zip(runs, labels, strict=True))
+    tasks = tuple(dict.fromkeys(task for run in runs for task in run.info.tasks))
+    return Report(
+        runs=views,
+        pairs=tuple(_pair(i, runs[0], runs[i], alpha) for i in range(1, len(runs))),
+        anchors={task: tuple(published(task.partition("@")[0])) for task in tasks},
+        facts=tuple(_facts(runs)),
+        alpha=alpha,
+        gate=gate,
+        tasks=tasks,
+    )
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Model and dtype, and as much of the folder as it takes to tell the runs apart."""
+    named = [f"{run.info.model.get('name')} {run.info.model.get('dtype', '')}" for run in runs]
+    for folders in ([run.folder.name for run in runs], [str(run.folder) for run in runs]):
+        if len(set(named)) == len(named):
+            break
+        named = [f"{name.partition(' (')[0]} ({f})" for name, f in zip(named, folders, strict=True)]
+    return named
+
+
+def _run_view(run: Run, label: str) -> RunView:
+    starts = run.info.invocations
+    cost = {
+        key: sum(float(start.get(key, 0)) for start in starts)
+        for key in ("seconds", "samples", "tokens")
+    }
+    cost["starts"] = len(starts)
+    cost["peak_memory"] = max((float(start.get("peak_memory", 0)) for start in starts), default=0.0)
+    asked = sum(info.selected for info in run.info.tasks.values())
+    return RunView(
+        label=label,
+        folder=str(run.folder),
+        finished=run.finished,
+        started=str(starts[0].get("started", "")) if starts else "",
+        model=run.info.model,
+        isolation=run.info.isolation,
+        scores={name: _score(run, info) for name, info in run.info.tasks.items()},
+        cost=cost,
+        left=0 if run.finished else max(asked - len(run.samples), 0),
+    )
+
+
+def _score(run: Run, info: TaskInfo) -> Score:
+    records = list(run.of(info.recipe).values())
+    # A finished run has said its scores; they are not computed a second time.
+    stored = read_metrics(run.folder)["tasks"].get(info.recipe) if run.finished else None
+    found = stored or summarise(info.recipe, info.metric, records).to_json()
+    return Score(
+        task=info.recipe,
+        info=info,
+        overall=Estimate(**found["overall"]) if found["overall"] else None,
+        counts=found["counts"],
+        invalid=found["invalid"],
+        groups={name: Estimate(**one) for name, one in found["groups"].items()},
+        categories={name: Estimate(**one) for name, one in found["categories"].items()},
+        tokens=found["tokens"],
+        outcomes=shares(records, info.metric),
+        judged=win_tie_loss(records),
+        detectable=detectable_difference(max(len(records), 1)),
+    )
+
+
+def _pair(candidate: int, baseline: Run, other: Run, alpha: float) -> Pair:
+    found: list[TaskComparison] = []
+    refused = {}
+    for task in baseline.info.tasks:
+        if task not in other.info.tasks:
+            continue
+        try:
+            # One that is still going is compared as far as it is, and the page says so.
+            found += compare_runs(baseline, other, tasks=[task], allow=("unfinished",), alpha=alpha)
+        except RefusedError as error:
+            refused[task] = str(error)
+    adjusted = holm([one.paired.p for one in found])
+    tasks = tuple(replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True))
+    changed = {
+        one.task: changed_answers(one.flips, baseline.of(one.task), other.of(one.task))
+        for one in tasks
+    }
+    return Pair(candidate, tasks, refused, changed)
+
+
+def _facts(runs: Sequence[Run]) -> list[Fact]:
+    """Everything run.json says of model, settings, tasks and machine; a line per key."""
+    told = [
+        dict(_flat("model", run.info.model))
+        | dict(_flat("settings", run.info.settings))
+        | {"isolation": run.info.isolation}
+        | dict(_flat("tasks", {name: asdict(task) for name, task in run.info.tasks.items()}))
+        | dict(_flat("environment", run.info.environment))
+        for run in runs
+    ]
+    names = dict.fromkeys(name for one in told for name in one)
+    return [Fact(name, tuple(one.get(name, "–") for one in told)) for name in names]
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in _flat(f"{name}.{key}", inner)]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(map(str, value)))]
+    return [(name, str(value))]

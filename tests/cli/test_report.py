@@ -1,0 +1,124 @@
+"""`report` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import PROGRAM, environment, qwen_eval, refused
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The right answers and answers at random, over the bundled samples."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, model in (("right", "mock:oracle"), ("chance", "mock:random")):
+        done = qwen_eval("run", "--tasks", "mmlu,gsm8k", "--model", model, "--out", folder / name)
+        assert done.returncode == 0, done.stderr
+    return {name: folder / name for name in ("right", "chance")}
+
+
+def test_one_page_of_two_runs(tmp_path: Path, runs: dict[str, Path]) -> None:
+    page = tmp_path / "page.html"
+    done = qwen_eval("report", runs["right"], runs["chance"], "-o", page)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {page}" in done.stderr
+    html = page.read_text(encoding="utf-8")
+    assert "Worse on 2 of 2" in html
+    assert "SAMPLE questions" in html
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_same_bytes_in_another_process(tmp_path: Path, runs: dict[str, Path]) -> None:
+    pages = []
+    for seed in ("1", "2"):
+        done = qwen_eval("report", runs["chance"], "-o", tmp_path / "r.html", PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        pages.append((tmp_path / "r.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_chinese_and_without_samples(tmp_path: Path, runs: dict[str, Path]) -> None:
+    done = qwen_eval("report", runs["chance"], "-o", tmp_path / "r.html", "--language", "zh",
+                     "--no-samples")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'lang="zh"' in html
+    assert 'id="packed"' not in html
+
+
+def test_json_and_csv_twins(tmp_path: Path, runs: dict[str, Path]) -> None:
+    import pandas
+
+    for name in ("r.json", "r.csv"):
+        done = qwen_eval("report", runs["right"], runs["chance"], "-o", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    stored = json.loads((runs["chance"] / "metrics.json").read_text(encoding="utf-8"))
+    for task, score in found["runs"][1]["scores"].items():
+        assert score["overall"] == stored["tasks"][task]["overall"]
+    frame = pandas.read_csv(tmp_path / "r.csv")
+    means = frame.groupby(["run", "task"])["accuracy"].mean()
+    assert means[str(runs["right"]), "mmlu@strict"] == 1.0
+
+
+def test_a_gates_verdict_comes_first(tmp_path: Path, runs: dict[str, Path]) -> None:
+    rules = tmp_path / "gate.yaml"
+    rules.write_text("rules: [{task: mmlu, type: floor, minimum: 0.9}]")
+    verdict = tmp_path / "v.json"
+    done = qwen_eval("gate", "--rules", rules, "--baseline", runs["right"], "--candidate",
+                     runs["chance"], "--out", verdict)  # fmt: skip
+    assert done.returncode == 1
+    done = qwen_eval("report", runs["right"], runs["chance"], "-o", tmp_path / "r.html", "--gate",
+                     verdict)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert html.index("Gate: FAIL") < html.index("Worse on 2 of 2")
+
+
+def test_watching_ends_when_the_run_does(tmp_path: Path, runs: dict[str, Path]) -> None:
+    going = tmp_path / "going"
+    shutil.copytree(runs["chance"], going)
+    done = (going / "DONE").rename(tmp_path / "DONE")
+    page = tmp_path / "r.html"
+    watch = subprocess.Popen(
+        [*PROGRAM, "report", str(going), "-o", str(page), "--watch", "--every", "0.2"],
+        env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not page.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert 'http-equiv="refresh"' in page.read_text(encoding="utf-8")
+        done.rename(going / "DONE")
+        _, said = watch.communicate(timeout=60)
+    finally:
+        watch.kill()
+    assert watch.returncode == 0, said
+    assert 'http-equiv="refresh"' not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nowhere",), "is nowhere a run directory?"),
+        (("RUN", "-o", "page.pdf"), "--out page.pdf: end it in .html, .json, .csv"),
+        (("RUN", "RUN"), "a run is named twice"),
+        (("RUN", "--language", "fr"), "--language fr: choose one of en, zh"),
+        (("RUN", "--alpha", "1"), "--alpha 1.0"),
+        (("RUN", "--gate", "none.json"), "--gate none.json: cannot be read"),
+        (("RUN", "--gate", "RUN/metrics.json"), "not a verdict"),
+        (("RUN", "-o", "no/such/folder/r.html"), "cannot write"),
+        (("RUN", "-o", "r.json", "--watch"), "--watch: only a .html page"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, runs: dict[str, Path], arguments: tuple[str, ...], says: str
+) -> None:
+    words = [word.replace("RUN", str(runs["chance"])) for word in arguments]
+    assert says in refused(qwen_eval("report", *words, cwd=tmp_path))

@@ -1,0 +1,25 @@
+"""Texts that try to act: as markup, as a script, as an escape, as another line."""
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><script>window.pwned=1</script>",
+    "</style><img src=x onerror=window.pwned=1>",
+    "</pre></td></table><svg onload=window.pwned=1>",
+    "<iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
+    "<a href=javascript:window.pwned=1 autofocus onfocus=window.pwned=1>x</a>",
+    "<!--<script>--><img src=http://127.0.0.1:9/x.png>",
+    "<link rel=stylesheet href=//127.0.0.1:9/x.css><base href=//127.0.0.1:9/>",
+    '" onmouseover="window.pwned=1" x="',
+    "' onclick='window.pwned=1' x='",
+    "{{ 7*7 }}{% raw %}${window.pwned=1}`",
+    "]]><x>&bogus;&#60;script&#62;window.pwned=1&#60;/script&#62;",
+    "\u2028window.pwned=1\u2029//",
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07\x08\x00",
+    "\u202egnp.exe \u2066hidden\u2069 \u200bzero\ufeff",
+    "line\nbreak\r\n::error title=forged::owned",
+    "100%0A::warning::x %s %(count)s",
+    "[link](javascript:alert(1)) ![i](http://x/y.png) @everyone | cell",
+    "\ufffe\uffff\ud800",
+    "=cmd|' /C calc'!A0",
+    "𝕳𝖊𝖑𝖑𝖔 é̷̡̛̗ 你好 🏴‍☠️",
+)

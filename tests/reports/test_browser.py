@@ -1,0 +1,145 @@
+"""The page in a real browser: silent, still, inert, and to be used without a mouse."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen_eval.reports.render import SampleSet, page, samples_page
+from qwen_eval.reports.samples import pack
+from qwen_eval.reports.view import build
+from tests.harness.toys import record
+from tests.reports.hostile import HOSTILE
+from tests.reports.runs import a_run, answers
+from tests.reports.test_report import hostile_runs, two, written
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt install chromium")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield started
+        started.close()
+
+
+@contextmanager
+def opened(browser: Any, path: Path, html: str, **context: Any) -> Iterator[Any]:
+    """The page from disk. At the end: no message on its console, no request but for itself."""
+    path.write_text(html, encoding="utf-8")
+    view = browser.new_page(**context)
+    said: list[str] = []
+    asked: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("dialog", lambda dialog: said.append(dialog.message))
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto(path.as_uri())
+    view.wait_for_selector("#browser:not([hidden])")
+    yield view
+    assert said == []
+    assert asked == [path.as_uri()]
+    view.close()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_do_nothing(browser: Any, tmp_path: Path, text: str) -> None:
+    with opened(browser, tmp_path / "r.html", written(hostile_runs(text))) as view:
+        view.locator("#rows button.more").first.click()
+        view.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+        assert view.evaluate("window.pwned") is None
+        assert view.locator("img, iframe, object, embed, base").count() == 0
+
+
+def test_samples_are_searched_filtered_and_opened_with_keys(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, tmp_path / "r.html", written(two())) as view:
+        assert view.inner_text("#count") == "6 of 6 samples"
+        view.keyboard.press("/")
+        view.keyboard.type("it is 4.")
+        view.wait_for_function("() => document.querySelectorAll('tr.row').length === 1")
+        assert view.inner_text("#count") == "1 of 6 samples"
+        view.locator("#search").fill("")
+        view.wait_for_function("() => document.querySelectorAll('tr.row').length === 6")
+        view.select_option("#changed", "-1")
+        assert view.locator("tr.row").count() == 1
+        view.select_option("#changed", "")
+        view.select_option("#outcome", label="no answer")
+        assert view.locator("tr.row").count() == 1
+        view.focus("#outcome")
+        view.keyboard.press("Tab")
+        view.keyboard.press("Tab")
+        view.keyboard.press("Enter")
+        assert view.get_attribute("#rows button.more", "aria-expanded") == "true"
+        view.keyboard.press("Tab")
+        view.keyboard.press("Enter")
+        assert "Few shots." in view.inner_text("#body")
+
+
+def test_many_samples_are_paged(browser: Any, tmp_path: Path) -> None:
+    runs = [a_run(answers("10" * 60, group=lambda i: f"g{i % 3}"))]
+    report = build(runs)
+    html = samples_page(report, pack(runs, ["m"])[1], "r.html")
+    with opened(browser, tmp_path / "r-samples.html", html) as view:
+        assert view.locator("tr.row").count() == 50
+        view.keyboard.press("ArrowRight")
+        view.keyboard.press("ArrowRight")
+        assert view.locator("tr.row").count() == 20
+        assert view.inner_text("#place") == "3 / 3"
+        assert view.is_disabled("#next")
+        view.select_option("#group", "g1")
+        assert view.inner_text("#count") == "40 of 120 samples"
+
+
+def test_it_is_readable_in_the_dark_and_on_a_narrow_screen(browser: Any, tmp_path: Path) -> None:
+    seen = {}
+    for scheme in ("light", "dark"):
+        with opened(browser, tmp_path / "r.html", written(two()), color_scheme=scheme,
+                    viewport={"width": 390, "height": 800}) as view:  # fmt: skip
+            style = "getComputedStyle(document.body)"
+            seen[scheme] = view.evaluate(f"[{style}.color, {style}.backgroundColor]")
+            assert view.evaluate("document.documentElement.scrollWidth") <= 390
+    assert seen["light"][1] != seen["dark"][1]
+    for ink, paper in seen.values():
+        assert _contrast(ink, paper) >= 7
+
+
+def test_print_shows_what_was_folded(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, tmp_path / "r.html", written(two())) as view:
+        view.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert view.locator("details:not([open])").count() == 0
+        view.emulate_media(media="print")
+        assert not view.is_visible("nav")
+        assert view.is_visible("#flips pre")
+
+
+def test_without_samples_there_is_still_a_page(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "r.html"
+    path.write_text(page(build([a_run([record(0)])]), SampleSet()), encoding="utf-8")
+    view = browser.new_page(java_script_enabled=False)
+    view.goto(path.as_uri())
+    assert view.is_visible("#scores")
+    view.close()
+
+
+def _contrast(*colours: str) -> float:
+    """WCAG 2.2's ratio of two `rgb(r, g, b)`."""
+    light = []
+    for colour in colours:
+        parts = [int(part) / 255 for part in colour.strip("rgb()").split(",")]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    low, high = sorted(light)
+    return (high + 0.05) / (low + 0.05)
