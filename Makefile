@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: eval test test-fast lint format clean help
 
 help:
-	@echo "make eval       set up, fetch a small real model, and judge it on MMLU and HumanEval"
+	@echo "make eval       set up, fetch a small real model, and judge it on MMLU and HumanEval, write report.html"
 	@echo "make test       set up and run the whole test suite"
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make lint       ruff and mypy"
@@ -24,6 +24,7 @@ $(READY): pyproject.toml constraints.txt
 eval: $(READY)
 	$(BIN)/qwen-eval models pull smollm2
 	$(BIN)/qwen-eval run --tasks mmlu,humaneval --model smollm2 --limit 40
+	$(BIN)/qwen-eval report --out report.html
 
 test: $(READY)
 	$(BIN)/qwen-eval models pull smollm2

@@ -28,8 +28,9 @@ class ReportOptions:
     """The options of `report`."""
 
     runs: Annotated[
-        list[Path], typer.Argument(help="Run directories; others are held against the first.")
-    ]
+        list[Path] | None,
+        typer.Argument(help="Run directories, the first one the baseline; else the last in runs/."),
+    ] = None
     out: Annotated[
         Path, typer.Option("-o", "--out", help="A .html file; .json or .csv for its figures.")
     ] = Path("report.html")
@@ -54,18 +55,19 @@ def command(options: ReportOptions) -> None:
         raise UserError(f"--alpha {options.alpha}: give a chance between 0 and 0.5, such as 0.05")
     if options.out.suffix not in FORMS:
         raise UserError(f"--out {options.out}: end it in {', '.join(FORMS)}")
-    if len(set(options.runs)) < len(options.runs):
+    folders = options.runs or [_last_run(Path("runs"))]
+    if len(set(folders)) < len(folders):
         raise UserError("a run is named twice")
     if options.watch and options.out.suffix != ".html":
         raise UserError("--watch: only a .html page shows itself anew")
     shown = False
     while True:
-        runs = _read(options.runs)
+        runs = _read(folders)
         going = options.watch and not all(run.finished for run in runs)
         written = _write(runs, options, going)
         if not shown:
             for path in written:
-                say(f"wrote {path} ({path.stat().st_size / 1024:,.0f} KiB)")
+                print(f"wrote {path} ({path.stat().st_size / 1024:,.0f} KiB)")
             if options.open_it:
                 _open(options.out)
             shown = True
@@ -74,6 +76,14 @@ def command(options: ReportOptions) -> None:
         asked = sum(task.selected for run in runs for task in run.info.tasks.values())
         print(f"{sum(len(run.samples) for run in runs)}/{asked} samples", file=sys.stderr)
         time.sleep(options.every)
+
+
+def _last_run(folder: Path) -> Path:
+    """The run that was written to last."""
+    found = list(folder.glob("*/run.json"))
+    if not found:
+        raise UserError(f"name a run directory: there is none in {folder}/")
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def _read(folders: list[Path]) -> list[Run]:
@@ -89,7 +99,7 @@ def _write(runs: list[Run], options: ReportOptions, going: bool) -> list[Path]:
     if options.out.suffix == ".csv":
         from qwen_eval.results import to_frame
 
-        write_atomic(options.out, to_frame(options.runs).to_csv(index=False))
+        write_atomic(options.out, to_frame(run.folder for run in runs).to_csv(index=False))
         return [options.out]
     report = build(runs, gate=_gate(options.gate), alpha=options.alpha)
     if options.out.suffix == ".json":

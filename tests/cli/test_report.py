@@ -27,7 +27,7 @@ def test_one_page_of_two_runs(tmp_path: Path, runs: dict[str, Path]) -> None:
     page = tmp_path / "page.html"
     done = qwen_eval("report", runs["right"], runs["chance"], "-o", page)
     assert done.returncode == 0, done.stderr
-    assert f"wrote {page}" in done.stderr
+    assert f"wrote {page}" in done.stdout
     html = page.read_text(encoding="utf-8")
     assert "Worse on 2 of 2" in html
     assert "SAMPLE questions" in html
@@ -65,6 +65,17 @@ def test_json_and_csv_twins(tmp_path: Path, runs: dict[str, Path]) -> None:
     frame = pandas.read_csv(tmp_path / "r.csv")
     means = frame.groupby(["run", "task"])["accuracy"].mean()
     assert means[str(runs["right"]), "mmlu@strict"] == 1.0
+
+
+def test_the_last_run_is_taken_where_none_is_named(tmp_path: Path) -> None:
+    assert "name a run directory" in refused(qwen_eval("report", cwd=tmp_path))
+    for seed in ("1", "2"):
+        run = ("run", "--tasks", "gsm8k", "--model", "mock:random", "--seed", seed)
+        done = qwen_eval(*run, "--out", f"runs/{seed}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = qwen_eval("report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "<code>runs/2</code>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_gates_verdict_comes_first(tmp_path: Path, runs: dict[str, Path]) -> None:
