@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from qwen_eval.cli.main import app
-from tests.cli.command import environment, qwen_eval
+from tests.cli.command import environment, qwen_eval, understand
 
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / ".github/actions/gate/action.yml").read_text(encoding="utf-8"))
@@ -214,11 +212,7 @@ def test_the_pipelines_have_commands() -> None:
 
 @pytest.mark.parametrize("words", LINES, ids=" ".join)
 def test_the_command_lines_are_understood(words: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
-    while words and words[0] in getattr(command, "commands", {}):
-        command, words = command.commands[words[0]], words[1:]
-    # Reads the options as a call would, and raises for one that is unknown or missing.
-    command.make_context("qwen-eval", list(words))
+    understand(words)
 
 
 def for_mock(script: str) -> str:
