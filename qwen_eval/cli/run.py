@@ -46,7 +46,9 @@ class RunOptions:
     out: Annotated[
         Path | None, typer.Option(help="Run directory; naming the same one resumes it.")
     ] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Samples per task, a fixed draw.")] = None
+    limit: Annotated[
+        str | None, typer.Option(help="Samples per task, a fixed draw: 40, or mmlu=60,gsm8k=4.")
+    ] = None
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"

@@ -56,7 +56,30 @@ def parse_bytes(flag: str, text: str | None) -> int | None:
     return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))
 
 
-def load_tasks(names: str, mirror: Path | None, limit: int | None) -> list[LoadedTask]:
+def parse_limits(text: str | None, recipes: Sequence[str]) -> dict[str, int]:
+    """`60`, or `mmlu=60,gsm8k@qwen=4` → samples by recipe, for those that have a limit.
+
+    A bare number comes first and is for all that are not named. Raises UserError for what is no
+    number from 1 on, and for a task that is not run.
+    """
+    from qwen_eval.taskspec import DEFAULT_RECIPE
+
+    limits: dict[str, int] = {}
+    for part in text.split(",") if text is not None else ():
+        name, named, number = part.strip().rpartition("=")
+        if not re.fullmatch(r"0*[1-9]\d{0,8}", number, re.ASCII) or (limits and not named):
+            raise UserError(f"--limit {text}: give a number from 1 on, or TASK=NUMBER,TASK=NUMBER")
+        if not named:
+            limits = dict.fromkeys(recipes, int(number))
+            continue
+        recipe = name if "@" in name else f"{name}@{DEFAULT_RECIPE}"
+        if recipe not in recipes:
+            raise UserError(f"--limit {text}: {name} is not run; --tasks has {', '.join(recipes)}")
+        limits[recipe] = int(number)
+    return limits
+
+
+def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[LoadedTask]:
     """`mmlu,gsm8k@qwen` → tasks with rendered items. Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
@@ -64,10 +87,14 @@ def load_tasks(names: str, mirror: Path | None, limit: int | None) -> list[Loade
     from qwen_eval.taskspec import find_task
 
     found = [find_task(name) for name in wanted]
-    doubled = {f"{spec.name}@{recipe}" for spec, recipe in found}
-    if len(doubled) < len(found):
+    recipes = [f"{spec.name}@{recipe}" for spec, recipe in found]
+    if len(set(recipes)) < len(found):
         raise UserError(f"--tasks {names}: a task is named twice")
-    return [_load_task(spec, recipe, mirror, limit) for spec, recipe in found]
+    limits = parse_limits(limit, recipes)
+    return [
+        _load_task(spec, recipe, mirror, limits.get(name))
+        for name, (spec, recipe) in zip(recipes, found, strict=True)
+    ]
 
 
 def _load_task(spec: TaskSpec, recipe: str, mirror: Path | None, limit: int | None) -> LoadedTask:

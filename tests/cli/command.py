@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import typer
+
+from qwen_eval.cli.main import app
 
 PROGRAM = [sys.executable, "-m", "qwen_eval"]
 
@@ -39,3 +45,15 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
     last = done.stderr.rstrip("\n").splitlines()[-1]
     assert last.startswith("qwen-eval: "), done.stderr
     return last.removeprefix("qwen-eval: ")
+
+
+def understand(words: Sequence[str]) -> None:
+    """Read a command line as a call would, and run nothing. Raises for a command or an option that
+    does not exist, and for one that is missing."""
+    command: Any = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    # What is left of a group is its own options, if it runs by itself.
+    if hasattr(command, "commands") and not (words and words[0].startswith("-")):
+        raise LookupError(f"no such command: {' '.join(words)}")
+    command.make_context("qwen-eval", list(words))

@@ -57,6 +57,23 @@ def test_the_sample_is_never_called_the_benchmark(tmp_path: Path) -> None:
     assert read_info(tmp_path / "run").tasks["mmlu@strict"].data_kind == "sample"
 
 
+@pytest.mark.parametrize(
+    ("limit", "asked"),
+    [("5", (5, 5)), ("mmlu=5,gsm8k@lm-eval=3", (5, 3)), ("mmlu=5", (5, 30)), ("4,mmlu=5", (5, 4))],
+)
+def test_a_limit_holds_for_all_tasks_or_for_those_named(
+    limit: str, asked: tuple[int, int], tmp_path: Path
+) -> None:
+    done = qwen_eval(
+        "run", "--tasks", "mmlu,gsm8k@lm-eval", "--model", "mock:oracle", "--limit", limit, "--out",
+        tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tasks = read_info(tmp_path / "run").tasks
+    assert (tasks["mmlu@strict"].selected, tasks["gsm8k@lm-eval"].selected) == asked
+    assert len(read_samples(tmp_path / "run")) == sum(asked)
+
+
 def test_the_table_names_everything_that_weakens_a_score(mirror: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
     script.write_text('{"text": "I would rather not say."}\n')
