@@ -20,20 +20,15 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from qwen_eval.errors import UserError
+from qwen_eval.schema import Closed, Keys, parse, read_text
 from qwen_eval.taskspec import DEFAULT_RECIPE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _OfTask(_Closed):
+class _OfTask(Closed):
     task: str = Field(min_length=1)
 
     @property
@@ -96,7 +91,7 @@ class Budget(_OfTask):
         return {k: v for k, v in self.model_dump(exclude={"task", "type"}).items() if v is not None}
 
 
-class Ratio(_Closed):
+class Ratio(Closed):
     """Candidate's figure over the baseline's: at least, at most."""
 
     type: Literal["ratio"]
@@ -123,7 +118,7 @@ class Quarantined(_OfTask):
     reason: str = Field(min_length=1)
 
 
-class Rules(_Closed):
+class Rules(Closed):
     """A whole file. `errors`: the share of items that may have failed or be in one run only; more
     of them, and there is no verdict."""
 
@@ -135,20 +130,19 @@ class Rules(_Closed):
 
 
 def read_rules(path: Path) -> Rules:
-    """Raises UserError naming the file, the rule and the key at fault."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--rules {path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--rules {path}: not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"--rules {path}: expected a mapping with a list under `rules:`")
-    try:
-        return Rules.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if len(place) > 1 and place[0] == "rules":
-            place[1] = f"rule {int(place[1]) + 1}"
-        raise UserError(f"--rules {path}: {', '.join(place)}: {first['msg']}") from error
+    """Raises UserError naming the file, the line, the rule and the key at fault."""
+    return parse(
+        read_text(path, "--rules"),
+        path,
+        Rules,
+        flag="--rules",
+        expected="a mapping with a list under `rules:`",
+        said=_fault_of,
+    )
+
+
+def _fault_of(keys: Keys, problem: str) -> str:
+    place = [str(key) for key in keys]
+    if len(place) > 1:  # people count from one
+        place[1] = f"{'rule' if keys[0] == 'rules' else 'entry'} {int(keys[1]) + 1}"
+    return f"{', '.join(place)}: {problem}"

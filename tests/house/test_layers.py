@@ -15,7 +15,18 @@ LEAVES = {"types", "errors", "fileio", "stats", "paired", "ngrams"}
 CORE_LAYERS = {
     **dict.fromkeys(LEAVES | {"sandbox", "model"}, 0),
     **dict.fromkeys(
-        ("results", "compare", "rules", "taskspec", "datasets", "prompts", "metrics", "ranks"), 1
+        (
+            "results",
+            "compare",
+            "schema",
+            "rules",
+            "taskspec",
+            "datasets",
+            "prompts",
+            "metrics",
+            "ranks",
+        ),
+        1,
     ),
     **dict.fromkeys(("train", "tasks"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
