@@ -8,6 +8,7 @@
       - {task: humaneval, type: must_pass, items: [5f1c, 90ab]}
       - {task: gsm8k, type: budget, no_answer: 0.05, errors: 0.01}
       - {type: ratio, figure: samples_per_second, least: 0.8}
+      - {type: ratio, figure: peak_memory, most: 1.1}
     quarantine:
       - {task: gsm8k, item: 77e0, until: 2026-12-31, reason: "two answers are right"}
 
@@ -22,6 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from qwen_eval.metrics import Figure
 from qwen_eval.schema import Closed, Keys, parse, read_text
 from qwen_eval.taskspec import DEFAULT_RECIPE
 
@@ -95,7 +97,7 @@ class Ratio(Closed):
     """Candidate's figure over the baseline's: at least, at most."""
 
     type: Literal["ratio"]
-    figure: Literal["samples_per_second", "tokens_per_second", "output_tokens"]
+    figure: Figure
     least: float | None = Field(default=None, gt=0)
     most: float | None = Field(default=None, gt=0)
 
@@ -127,6 +129,10 @@ class Rules(Closed):
     inconclusive: Literal["warn", "fail"] = "warn"
     errors: Share = 0.02
     quarantine: tuple[Quarantined, ...] = ()
+
+    def held(self, today: date) -> set[tuple[str, str]]:
+        """The items, each with its task, that are in quarantine on a day."""
+        return {(q.recipe, q.item) for q in self.quarantine if q.until >= today}
 
 
 def read_rules(path: Path) -> Rules:

@@ -195,6 +195,7 @@ def _ask(
     rank: Rank | None,
 ) -> None:
     from qwen_eval.cli.progress import progress
+    from qwen_eval.provenance import peak_memory
     from qwen_eval.ranks import deal
     from qwen_eval.results import sample_record
     from qwen_eval.runner import Runner
@@ -209,6 +210,7 @@ def _ask(
     runner = Runner(backend, lambda item: solver_of[item.recipe](item), sandbox)
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
+    invocation["peak_memory"] = peak_memory()
     invocation |= {"rank": rank.index, "ranks": rank.count} if rank else {}
     writer.begin(invocation)
     with progress(len(items), len(items) - len(todo)) as bar:
@@ -217,6 +219,7 @@ def _ask(
             invocation["samples"] += 1
             invocation["tokens"] += sum(r.prompt_tokens + r.output_tokens for r in done.responses)
             invocation["seconds"] = round(time.perf_counter() - began, 3)
+            invocation["peak_memory"] = peak_memory()
             bar.advance()
 
 

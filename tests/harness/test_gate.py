@@ -84,6 +84,23 @@ def test_a_rule_that_does_not_block_is_told_and_does_not_fail() -> None:
     assert (found.verdict, found.exit_code, found.rules[0].verdict) == ("PASS", 0, "FAIL")
 
 
+def test_p_values_are_adjusted_among_those_that_block_and_among_those_that_do_not() -> None:
+    """Holm's for what fails a gate, Benjamini and Hochberg's for what only tells."""
+    from statsmodels.stats.multitest import multipletests
+
+    lost = {"a": 9, "b": 6, "c": 5, "d": 3}
+    before = run_of({name: scores(60, 0) for name in lost})
+    after = run_of({name: scores(60, wrong) for name, wrong in lost.items()})
+    drops = [mcnemar(wrong, 0)[0] for wrong in lost.values()]
+    for blocking, method in ((True, "holm"), (False, "fdr_bh")):
+        some = [TOY | {"task": name, "blocking": blocking} for name in lost]
+        other = TOY | {"task": "a", "blocking": not blocking}
+        found = judge(ruled(*some, other), before, after, today=TODAY).rules
+        adjusted = [one.figures["p_drop_adjusted"] for one in found]
+        assert adjusted[:4] == pytest.approx(multipletests(drops, method=method)[1])
+        assert adjusted[4] == pytest.approx(drops[0]), "alone on its side"
+
+
 def test_failures_of_the_machine_are_no_regression() -> None:
     before, after = (run_of({"toy": scores(100, 0)}) for _ in range(2))
     samples = [

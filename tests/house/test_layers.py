@@ -18,6 +18,7 @@ CORE_LAYERS = {
         (
             "results",
             "compare",
+            "noise",
             "schema",
             "rules",
             "taskspec",
@@ -30,7 +31,7 @@ CORE_LAYERS = {
     ),
     **dict.fromkeys(("train", "tasks"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
-    **dict.fromkeys(("runner", "gate", "perf"), 3),
+    **dict.fromkeys(("runner", "gate", "promote", "explain", "perf"), 3),
     "cli": 4,
     "__main__": 4,
 }
