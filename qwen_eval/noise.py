@@ -146,15 +146,15 @@ class _Shift:
     def added_to(self, error: float) -> tuple[float, float]:
         """The standard error with the shifts, and its degrees of freedom."""
         variance = error**2 + 2 * self.extra
-        freedom = (self.runs - 1) * (variance / (2 * self.between)) ** 2
-        return math.sqrt(variance), max(1.0, freedom)
+        whole = variance / (2 * self.between)
+        return math.sqrt(variance), max(1.0, (self.runs - 1) * whole * whole)
 
     def reach(self, distance: float, alpha: float) -> float:
         """How far from the difference its bound lies that lay at `distance`."""
         from scipy.special import ndtri, stdtrit
 
         error, freedom = self.added_to(distance / float(ndtri(1 - alpha)))
-        return max(distance, error * float(stdtrit(freedom, 1 - alpha)))
+        return error * float(stdtrit(freedom, 1 - alpha))
 
     def p(self, p: float, delta: float) -> float:
         """One-sided p of a difference below zero, of the same sign as what p speaks of."""
@@ -170,7 +170,7 @@ class _Shift:
         from scipy.special import ndtri, stdtrit
 
         error, freedom = self.added_to(drop / float(ndtri(1 - alpha) + ndtri(0.8)))
-        return max(drop, error * float(stdtrit(freedom, 1 - alpha) + stdtrit(freedom, 0.8)))
+        return error * float(stdtrit(freedom, 1 - alpha) + stdtrit(freedom, 0.8))
 
 
 def _wider(paired: Paired, shift: _Shift, alpha: float) -> Paired:

@@ -272,13 +272,6 @@ def test_what_is_not_ours_does_not_cost_the_old_baseline(
     assert read_noise(tmp_path / ".main.replaced")
 
 
-def test_a_run_records_its_peak_memory(tmp_path: Path) -> None:
-    done = qwen_eval("run", "--tasks", "gsm8k", "--model", "mock:oracle", "--out", tmp_path / "r")
-    assert done.returncode == 0, done.stderr
-    (start,) = read_run(tmp_path / "r").info.invocations
-    assert 10 * 2**20 < start["peak_memory"] < 2**30
-
-
 # --- explain ------------------------------------------------------------------------------------
 
 
@@ -347,6 +340,7 @@ def test_explain_knows_the_quarantine(
     done = explained(item, runs["a"], runs["a"], "--rules", tmp_path / "gate.yaml")
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
+    assert done.stdout.count("in quarantine") == 1
     assert ("weighs nothing" in done.stdout) == (item == "0003")
     assert "its score is the same in both" in done.stdout
     assert "A/A" not in done.stdout

@@ -181,7 +181,7 @@ def test_it_only_makes_the_gate_more_careful(
     assert (other.low, other.lower) <= (one.low + slack, one.lower + slack)
     assert (other.high, other.upper) >= (one.high - slack, one.upper - slack)
     assert min(other.p_drop - one.p_drop, other.p_gain - one.p_gain) >= 0
-    assert after.detectable >= before.detectable
+    assert after.detectable >= before.detectable - slack
     assert after.p_adjusted >= before.p_adjusted
     assert (other.delta, other.n) == (one.delta, one.n)
     if not extra:
@@ -200,8 +200,33 @@ def test_much_noise_is_all_there_is() -> None:
     assert found.paired.lower == pytest.approx(delta - t.ppf(0.95, 3) * error, rel=1e-3)
     assert found.paired.upper == pytest.approx(delta + t.ppf(0.95, 3) * error, rel=1e-3)
     assert found.paired.high == pytest.approx(delta + t.ppf(0.975, 3) * error, rel=1e-3)
+    assert found.paired.low == pytest.approx(delta - t.ppf(0.975, 3) * error, rel=1e-3)
+    power = t.ppf(0.95, 3) + t.ppf(0.8, 3)
+    assert found.detectable == pytest.approx(power * error, rel=1e-3)
+    (mirrored,) = with_noise(compare_runs(*reversed(pair)), known(0.0025, 0.0025, 4), 0.05)
+    assert mirrored.paired.p_gain == pytest.approx(found.paired.p_drop, rel=0.01)
     # 10,000 sign flips are never surer than one in 10,000, which adds a little.
     assert found.paired.p_drop == pytest.approx(t.cdf(delta / error, 3), rel=0.03)
+
+
+def test_an_extra_that_is_hardly_known_leaves_one_degree_of_freedom() -> None:
+    """A/A runs of many flips say little of the shift; a candidate without one still gets bounds."""
+    from scipy.stats import t
+
+    found = compare_runs(toy(scores(1000, 0)), toy(scores(1000, 0)))
+    (after,) = with_noise(found, known(0.01, 1e-6), 0.05)
+    error = math.sqrt((-found[0].paired.lower / 1.6449) ** 2 + 2e-6)
+    assert after.paired.lower == pytest.approx(-t.ppf(0.95, 1) * error, rel=1e-3)
+
+
+def test_p_values_are_adjusted_after_the_noise() -> None:
+    runs = [run_of({name: scores(200, wrong) for name, wrong in zip("ab", pair, strict=True)})
+            for pair in ((0, 0), (20, 9))]  # fmt: skip
+    one = known(0.0001, 0.0001).tasks["toy@strict"]
+    noise = Noise(4, {"a@strict": one, "b@strict": one}, {})
+    found = with_noise(compare_runs(*runs), noise, 0.05)
+    least, most = sorted(task.paired.p for task in found)
+    assert sorted(task.p_adjusted for task in found) == pytest.approx([2 * least, most])
 
 
 def test_a_drop_inside_the_noise_does_not_fail_and_the_message_says_why() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from qwen_eval.provenance import environment, peak_memory
+from qwen_eval.results import read_run
+from tests.cli.command import qwen_eval
 
 MIB = 2**20
 
@@ -40,3 +44,22 @@ def test_the_environment_names_no_machine() -> None:
     import platform
 
     assert platform.node() not in str(environment()) or not platform.node()
+
+
+def test_a_run_records_its_peak_memory(tmp_path: Path) -> None:
+    done = qwen_eval("run", "--tasks", "gsm8k", "--model", "mock:oracle", "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    (start,) = read_run(tmp_path / "r").info.invocations
+    assert 10 * 2**20 < start["peak_memory"] < 2**30
+
+
+def test_the_peak_is_looked_at_after_every_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qwen_eval.cli import run
+
+    held = itertools.count(1000)
+    monkeypatch.setattr("qwen_eval.provenance.peak_memory", lambda: next(held))
+    run.command(tasks="gsm8k", model="mock:oracle", out=tmp_path / "r", limit=3)
+    (start,) = read_run(tmp_path / "r").info.invocations
+    assert start["peak_memory"] == 1003
