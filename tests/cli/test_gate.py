@@ -366,6 +366,7 @@ def test_a_beginning_is_enough_where_it_is_clear(runs: dict[str, Path], tmp_path
     assert line.endswith("0004 and 15 more")
     line = refused(explained("0x13", few, few))
     assert line.startswith("0x13: no item begins so; there are 0013")
+    assert refused(explained("\x1b[31m", few, few)).startswith("␛[31m: no item begins so")
     assert "nowhere" in refused(explained("0", tmp_path / "nowhere", few))
 
 
