@@ -116,7 +116,7 @@ def differing_fields(name: str, baseline: Run, candidate: Run) -> Iterator[tuple
             yield field, str(getattr(a, field)), str(getattr(b, field))
     if a.solver == "code" and baseline.info.isolation != candidate.info.isolation:
         yield "isolation", baseline.info.isolation, candidate.info.isolation
-    pairs = _joined(name, baseline, candidate)
+    pairs = joined(name, baseline, candidate)
     changed = sum((x.prefix, x.text) != (y.prefix, y.text) for x, y in pairs)
     if changed:
         yield "prompts", f"{len(pairs)} items", f"{changed} asked in other words"
@@ -137,7 +137,7 @@ def _compare_task(
         flags = " ".join(f"--allow {field}" for field, _, _ in refused)
         raise RefusedError(f"{name}: not comparable: {what} ({flags} compares them anyway)")
     info = baseline.info.tasks[name]
-    pairs = _joined(name, baseline, candidate)
+    pairs = joined(name, baseline, candidate)
     scored = [(a, b) for a, b in pairs if "error" not in (a.status, b.status)]
     if not scored:
         raise RefusedError(f"{name}: no item has a score in both runs")
@@ -182,7 +182,8 @@ def _detectable(
     return (normal.inv_cdf(1 - alpha) + normal.inv_cdf(0.8)) * paired.error
 
 
-def _joined(name: str, baseline: Run, candidate: Run) -> list[tuple[SampleRecord, SampleRecord]]:
+def joined(name: str, baseline: Run, candidate: Run) -> list[tuple[SampleRecord, SampleRecord]]:
+    """The samples of a task that both runs have, in the baseline's order."""
     others = candidate.of(name)
     return [(a, others[key]) for key, a in baseline.of(name).items() if key in others]
 
@@ -194,9 +195,14 @@ def noise_between(baseline: Run, candidate: Run) -> float:
     return max(NOISE.get(dtype, NOISE["float32"]) for dtype in dtypes)
 
 
-def _flip(a: SampleRecord, b: SampleRecord, x: float, y: float, noise: float) -> Flip:
+def in_noise(a: SampleRecord, b: SampleRecord, noise: float) -> bool:
+    """Whether both answers were decided by less than that noise of a log-probability."""
     # Between the two best options, where options were scored.
     margins = [record.detail["margin"] for record in (a, b) if "margin" in record.detail]
+    return len(margins) == 2 and max(margins) <= 2 * noise
+
+
+def _flip(a: SampleRecord, b: SampleRecord, x: float, y: float, noise: float) -> Flip:
     return Flip(
         id=a.id,
         group=a.group,
@@ -204,5 +210,5 @@ def _flip(a: SampleRecord, b: SampleRecord, x: float, y: float, noise: float) ->
         candidate=y,
         answers=(a.answer, b.answer),
         target=a.target,
-        in_noise=len(margins) == 2 and max(margins) <= 2 * noise,
+        in_noise=in_noise(a, b, noise),
     )

@@ -2,7 +2,8 @@
 
 A rule ends in one of four ways. PASS and FAIL are statements; INCONCLUSIVE says that the items
 cannot tell; ERROR that too much failed outside the model to judge. Non-inferiority wins: where the
-lower bound of the difference lies above -margin, a drop that is proven but small passes.
+lower bound of the difference lies above -margin, a drop that is proven but small passes. Where the
+baseline's run-to-run noise is known, it is part of every interval and p-value.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs
 from qwen_eval.errors import UserError
-from qwen_eval.metrics import counts_of
-from qwen_eval.paired import holm
+from qwen_eval.metrics import Figure, counts_of, figure_of
+from qwen_eval.noise import Noise, with_noise
+from qwen_eval.paired import benjamini_hochberg, holm
 from qwen_eval.results import Run, SampleRecord
 from qwen_eval.rules import Budget, Floor, MustPass, NonInferiority, Ratio, Rules
 
@@ -58,9 +60,15 @@ class Verdict:
 
 
 def judge(
-    rules: Rules, baseline: Run, candidate: Run, *, today: date, allow: Sequence[str] = ()
+    rules: Rules,
+    baseline: Run,
+    candidate: Run,
+    *,
+    today: date,
+    allow: Sequence[str] = (),
+    noise: Noise | None = None,
 ) -> Verdict:
-    """Hold the candidate to the rules.
+    """Hold the candidate to the rules. `noise`: what is known of the baseline's A/A runs.
 
     Raises RefusedError where the runs cannot be compared, UserError for a rule about a task or an
     item that the candidate does not have.
@@ -73,13 +81,12 @@ def judge(
                         f"rule {number}: {run.folder} has no task {rule.recipe}; it has "
                         f"{', '.join(run.info.tasks)}"
                     )
-    held = {(q.recipe, q.item) for q in rules.quarantine if q.until >= today}
     warnings = (
         f"quarantine of {q.recipe} {q.item} ended on {q.until}: {q.reason}"
         for q in rules.quarantine
         if q.until < today
     )
-    gate = _Gate(rules, baseline, candidate, held, allow)
+    gate = _Gate(rules, baseline, candidate, rules.held(today), allow, noise)
     found = tuple(gate.verdicts())
     blocking = [one.verdict for one in found if one.blocking]
     worst = max(blocking, key=_WORST.index, default=PASS)
@@ -107,19 +114,22 @@ class _Gate:
         candidate: Run,
         held: set[tuple[str, str]],
         allow: Sequence[str],
+        noise: Noise | None,
     ) -> None:
-        self.rules, self.held = rules, held
+        self.rules, self.held, self.noise = rules, held, noise
         self.baseline, self.candidate = self._kept(baseline), self._kept(candidate)
         # All of them, so that no rule is held to runs over other items or other prompts.
         tasks = {rule.recipe for rule in rules.rules if not isinstance(rule, Ratio)}
         found = compare_runs(
             self.baseline, self.candidate, tasks=tasks or None, allow=allow, alpha=rules.alpha
         )
+        if noise:
+            found = with_noise(found, noise, rules.alpha)
         self.compared: dict[str, TaskComparison] = {one.task: one for one in found}
-        margins = [rule for rule in rules.rules if isinstance(rule, NonInferiority)]
-        blocking = sorted({rule.recipe for rule in margins if rule.blocking})
-        adjusted = holm([self.compared[name].paired.p_drop for name in blocking])
-        self.p_drop = dict(zip(blocking, adjusted, strict=True))
+        self.p_drop = {
+            True: self._adjusted(holm, blocking=True),
+            False: self._adjusted(benjamini_hochberg, blocking=False),
+        }
 
     def verdicts(self) -> list[RuleVerdict]:
         """In the order of the rules."""
@@ -135,16 +145,35 @@ class _Gate:
             for rule in self.rules.rules
         ]
 
+    def _adjusted(
+        self, method: Callable[[Sequence[float]], list[float]], *, blocking: bool
+    ) -> dict[str, float]:
+        """p of a drop by task, over the tasks of all rules that block, or of those that do not."""
+        margins = [rule for rule in self.rules.rules if isinstance(rule, NonInferiority)]
+        tasks = sorted({rule.recipe for rule in margins if rule.blocking is blocking})
+        adjusted = method([self.compared[task].paired.p_drop for task in tasks])
+        return dict(zip(tasks, adjusted, strict=True))
+
     def _non_inferiority(self, rule: NonInferiority) -> RuleVerdict:
         one = self.compared[rule.recipe]
-        paired, p_drop = one.paired, self.p_drop.get(rule.recipe, one.paired.p_drop)
+        paired, p_drop = one.paired, self.p_drop[rule.blocking][rule.recipe]
         figures = {key: value for key, value in one.to_json().items() if key != "flips"}
         lost = [flip.id for flip in one.flips if flip.candidate < flip.baseline]
         figures |= {"p_drop_adjusted": p_drop, "lost_items": lost}
         said = (
             f"{100 * one.baseline:.1f} → {100 * one.candidate:.1f}, {_points(paired.delta)} points "
-            f"({_points(paired.low)} to {_points(paired.high)})"
+            f"({_points(paired.low)} to {_points(paired.high)}"
         )
+        if self.noise:
+            known = self.noise.tasks[rule.recipe]
+            said += f" with the noise of {self.noise.runs} A/A runs"
+            figures["noise"] = {
+                "runs": self.noise.runs,
+                "between_sd": known.between_sd,
+                "extra_sd": math.sqrt(known.extra_variance),
+                "unsteady_flips": [flip.id for flip in one.flips if flip.id in known.unsteady],
+            }
+        said += ")"
         missing = sum(one.left_out.values())
         if missing > self.rules.errors * (paired.n + missing):
             return self._error(f"{missing} of {paired.n + missing} items have no pair of scores",
@@ -202,11 +231,19 @@ class _Gate:
         before, after = (figure_of(run, rule.figure) for run in (self.baseline, self.candidate))
         if not before or not after:
             return self._error(f"{rule.figure} was not measured in both runs", {})
-        ratio = after / before
-        low, high = rule.least or 0.0, rule.most or math.inf
-        verdict = PASS if low <= ratio <= high else FAIL
-        message = f"{rule.figure.replace('_', ' ')} {before:.4g} → {after:.4g}, {ratio:.2f} times"
-        figures = {"baseline": before, "candidate": after, "ratio": ratio}
+        ratio = low = high = after / before
+        figures: dict[str, Any] = {"baseline": before, "candidate": after, "ratio": ratio}
+        said = [f"{_figure(rule.figure, one)}" for one in (before, after)]
+        message = f"{rule.figure.replace('_', ' ')} {' → '.join(said)}, {ratio:.2f} times"
+        if self.noise and rule.figure in self.noise.log_sd:
+            low, high = self.noise.ratio_between(rule.figure, ratio, self.rules.alpha)
+            figures |= {"low": low, "high": high, "runs": self.noise.runs}
+            message += f" ({low:.2f} to {high:.2f} with the noise of {self.noise.runs} A/A runs)"
+        least, most = rule.least or 0.0, rule.most or math.inf
+        if least <= low and high <= most:
+            verdict = PASS
+        else:
+            verdict = FAIL if high < least or low > most else INCONCLUSIVE
         return RuleVerdict({}, verdict, message, figures=figures)
 
     def _kept(self, run: Run) -> Run:
@@ -223,21 +260,12 @@ class _Gate:
         return RuleVerdict({}, ERROR, message, blocking, figures)
 
 
-def figure_of(run: Run, name: str) -> float | None:
-    """Speed over all starts of a run, or the mean length of what it wrote; None if unknown."""
-    if name == "output_tokens":
-        written = [
-            sum(r.get("output_tokens", 0) for r in record.responses) for record in run.samples
-        ]
-        return math.fsum(written) / len(written) if written else None
-    kind = "samples" if name == "samples_per_second" else "tokens"
-    starts = [start for start in run.info.invocations if start.get("seconds")]
-    seconds = math.fsum(float(start["seconds"]) for start in starts)
-    return math.fsum(float(start.get(kind, 0)) for start in starts) / seconds if seconds else None
-
-
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
+
+
+def _figure(name: Figure, value: float) -> str:
+    return f"{value / 2**20:,.0f} MiB" if name == "peak_memory" else f"{value:.4g}"
 
 
 def _name(run: Run) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from qwen_eval.results import SampleRecord
+from qwen_eval.results import Run, SampleRecord
 from qwen_eval.stats import mean_interval, wilson_interval
 
 LIMITS = {
@@ -21,6 +21,9 @@ LIMITS = {
     "outputs_truncated": 0.20,
     "no_answer": 0.20,
 }
+
+# What is measured of a whole run beside its scores.
+Figure = Literal["samples_per_second", "tokens_per_second", "output_tokens", "peak_memory"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,20 @@ def summarise(
             for key in ("prompt", "output")
         },
     )
+
+
+def figure_of(run: Run, name: Figure) -> float | None:
+    """Speed over all starts of a run, the mean length in tokens of what it wrote, or the most
+    memory in bytes that a process of it held; None where it was not measured."""
+    if name == "peak_memory":
+        held = [kept for start in run.info.invocations if (kept := start.get("peak_memory"))]
+        return float(max(held)) if held else None
+    if name == "output_tokens":
+        written = [
+            sum(r.get("output_tokens", 0) for r in record.responses) for record in run.samples
+        ]
+        return math.fsum(written) / len(written) if written else None
+    kind = "samples" if name == "samples_per_second" else "tokens"
+    starts = [start for start in run.info.invocations if start.get("seconds")]
+    seconds = math.fsum(float(start["seconds"]) for start in starts)
+    return math.fsum(float(start.get(kind, 0)) for start in starts) / seconds if seconds else None

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 PACKAGES = (
@@ -38,6 +39,16 @@ def environment() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
         "versions": versions,
     }
+
+
+def peak_memory() -> int | None:
+    """The most bytes of main memory that this process has held at a time (a GPU's are not in it);
+    None where the system does not say."""
+    # getrusage would say it too, but counts what the program that started this one held.
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+    held = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(held[0]) * 1024 if held else None
 
 
 def _processor() -> str:

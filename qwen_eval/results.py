@@ -142,7 +142,7 @@ def response_from(record: Mapping[str, Any]) -> Response:
 
 def read_info(folder: Path) -> RunInfo:
     """run.json of a run directory. Raises UserError if there is none or it is damaged."""
-    raw = _read_json(folder / "run.json")
+    raw = read_json(folder / "run.json")
     if (there := raw.get("schema", SCHEMA)) != SCHEMA:
         raise UserError(f"{folder / 'run.json'}: of schema {there!r}, this version reads {SCHEMA}")
     try:
@@ -158,7 +158,7 @@ def read_info(folder: Path) -> RunInfo:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """metrics.json of a finished run."""
-    return _read_json(folder / "metrics.json")
+    return read_json(folder / "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ def read_run(folder: Path) -> Run:
     """A run directory. Raises UserError if it is none, or damaged, or from another version; files
     of a finished run must be the bytes that were written."""
     finished = (folder / "DONE").exists()
-    digests = _read_json(folder / "DONE") if finished else {}
+    digests = read_json(folder / "DONE") if finished else {}
     for path in (folder / name for name in FILES if finished):
         if not path.is_file() or file_hash(path) != digests.get(path.name):
             raise UserError(f"{path}: damaged since the run ended; restore it or run anew")
     info, samples = read_info(folder), read_samples(folder)
-    return Run(folder, info, samples, finished, _read_json(folder / "prompts.json"))
+    return Run(folder, info, samples, finished, read_json(folder / "prompts.json"))
 
 
 def read_samples(folder: Path) -> list[SampleRecord]:
@@ -245,7 +245,8 @@ def _is_list_of_dicts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of a run directory. Raises UserError if it is missing or no JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
     except FileNotFoundError:

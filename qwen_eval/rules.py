@@ -8,6 +8,7 @@
       - {task: humaneval, type: must_pass, items: [5f1c, 90ab]}
       - {task: gsm8k, type: budget, no_answer: 0.05, errors: 0.01}
       - {type: ratio, figure: samples_per_second, least: 0.8}
+      - {type: ratio, figure: peak_memory, most: 1.1}
     quarantine:
       - {task: gsm8k, item: 77e0, until: 2026-12-31, reason: "two answers are right"}
 
@@ -20,20 +21,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from qwen_eval.errors import UserError
+from qwen_eval.metrics import Figure
+from qwen_eval.schema import Closed, Keys, parse, read_text
 from qwen_eval.taskspec import DEFAULT_RECIPE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _OfTask(_Closed):
+class _OfTask(Closed):
     task: str = Field(min_length=1)
 
     @property
@@ -96,11 +93,11 @@ class Budget(_OfTask):
         return {k: v for k, v in self.model_dump(exclude={"task", "type"}).items() if v is not None}
 
 
-class Ratio(_Closed):
+class Ratio(Closed):
     """Candidate's figure over the baseline's: at least, at most."""
 
     type: Literal["ratio"]
-    figure: Literal["samples_per_second", "tokens_per_second", "output_tokens"]
+    figure: Figure
     least: float | None = Field(default=None, gt=0)
     most: float | None = Field(default=None, gt=0)
 
@@ -123,7 +120,7 @@ class Quarantined(_OfTask):
     reason: str = Field(min_length=1)
 
 
-class Rules(_Closed):
+class Rules(Closed):
     """A whole file. `errors`: the share of items that may have failed or be in one run only; more
     of them, and there is no verdict."""
 
@@ -133,22 +130,25 @@ class Rules(_Closed):
     errors: Share = 0.02
     quarantine: tuple[Quarantined, ...] = ()
 
+    def held(self, today: date) -> set[tuple[str, str]]:
+        """The items, each with its task, that are in quarantine on a day."""
+        return {(q.recipe, q.item) for q in self.quarantine if q.until >= today}
+
 
 def read_rules(path: Path) -> Rules:
-    """Raises UserError naming the file, the rule and the key at fault."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--rules {path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--rules {path}: not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"--rules {path}: expected a mapping with a list under `rules:`")
-    try:
-        return Rules.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if len(place) > 1 and place[0] == "rules":
-            place[1] = f"rule {int(place[1]) + 1}"
-        raise UserError(f"--rules {path}: {', '.join(place)}: {first['msg']}") from error
+    """Raises UserError naming the file, the line, the rule and the key at fault."""
+    return parse(
+        read_text(path, "--rules"),
+        path,
+        Rules,
+        flag="--rules",
+        expected="a mapping with a list under `rules:`",
+        said=_fault_of,
+    )
+
+
+def _fault_of(keys: Keys, problem: str) -> str:
+    place = [str(key) for key in keys]
+    if len(place) > 1:  # people count from one
+        place[1] = f"{'rule' if keys[0] == 'rules' else 'entry'} {int(keys[1]) + 1}"
+    return f"{', '.join(place)}: {problem}"

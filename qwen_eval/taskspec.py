@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
+from qwen_eval.schema import Closed, parse, read_text
 
 TASKS_DIR = Path(__file__).parent / "tasks"
 DEFAULT_RECIPE = "strict"
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Split(_Closed):
+class Split(Closed):
     """One split: its file in a mirror, its name on the hub, and its shipped sample, if any."""
 
     mirror: str
@@ -32,14 +28,14 @@ class Split(_Closed):
     sample: str | None = None
 
 
-class Hub(_Closed):
+class Hub(Closed):
     """A data set of the hub, in the words of datasets.load_dataset."""
 
     path: str
     name: str | None = None
 
 
-class Shots(_Closed):
+class Shots(Closed):
     """Exemplars before the question; exactly one source.
 
     `split`: the first `count` rows of a split, of those whose `match` column equals the sample's.
@@ -60,7 +56,7 @@ class Shots(_Closed):
         return self
 
 
-class Recipe(_Closed):
+class Recipe(Closed):
     """One frozen way to ask and to read. Texts are Jinja templates over a row's columns.
 
     The prompt is header, then `item + gap + answer + between` for each exemplar, then item. Options
@@ -83,7 +79,7 @@ class Recipe(_Closed):
     max_prompt_tokens: int | None = Field(default=None, ge=2)
 
 
-class TaskSpec(_Closed):
+class TaskSpec(Closed):
     """One benchmark.
 
     `gold`: template of the right option's index; `target`: template of the gold answer's text;
@@ -106,7 +102,7 @@ class TaskSpec(_Closed):
     gold: str | None = None
     reference: str = ""
     group: str | None = None
-    categories: dict[str, tuple[str, ...]] = {}
+    categories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     panel: tuple[str, ...] = ()
     recipes: dict[str, Recipe]
     folder: Path
@@ -135,29 +131,10 @@ class TaskSpec(_Closed):
 
 
 def load_spec(path: Path) -> TaskSpec:
-    """Read one task.yaml. Raises UserError naming file and line, or file and key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(f"{path}{line}: {problem}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected keys and values")
-    try:
-        return TaskSpec(**raw, folder=path.parent, digest=text_hash(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(piece) for piece in first["loc"])
-        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise UserError(f"{path}: {where + ': ' if where else ''}{message}") from error
-    except TypeError as error:
-        raise UserError(f"{path}: {error}") from error
+    """Read one task.yaml. Raises UserError naming file, line and key."""
+    text = read_text(path)
+    given = {"folder": path.parent, "digest": text_hash(text)}
+    return parse(text, path, TaskSpec, given=given)
 
 
 def task_names() -> list[str]:

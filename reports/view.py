@@ -139,7 +139,9 @@ def _run_view(run: Run, label: str) -> RunView:
         for key in ("seconds", "samples", "tokens")
     }
     cost["starts"] = len(starts)
-    cost["peak_memory"] = max((float(start.get("peak_memory", 0)) for start in starts), default=0.0)
+    cost["peak_memory"] = max(
+        (float(start.get("peak_memory") or 0) for start in starts), default=0.0
+    )
     asked = sum(info.selected for info in run.info.tasks.values())
     return RunView(
         label=label,

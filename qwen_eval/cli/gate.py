@@ -39,13 +39,21 @@ def command(
         raise UserError(f"{', '.join(k for k, v in missing.items() if v is None)} missing")
     from qwen_eval.fileio import write_atomic
     from qwen_eval.gate import judge
+    from qwen_eval.promote import read_noise
     from qwen_eval.reports import ci
     from qwen_eval.results import read_run
     from qwen_eval.rules import read_rules
 
     read = read_rules(rules)
     today = datetime.now(UTC).date()
-    found = judge(read, read_run(baseline), read_run(candidate), today=today, allow=allow or ())
+    found = judge(
+        read,
+        read_run(baseline),
+        read_run(candidate),
+        today=today,
+        allow=allow or (),
+        noise=read_noise(baseline),
+    )
     # All forms are made of what a reader of the file would have.
     verdict: dict[str, Any] = json.loads(json.dumps(found.to_json()))
     typer.echo(ci.text(verdict), nl=False, err=as_json)
@@ -88,3 +96,79 @@ def plan(
         f"{items:,} items: a drop of {effect:g} points is then found {power:.0%} of the time "
         f"(one-sided, alpha {alpha:g}, {discordance:.0%} of the items changing sides)"
     )
+
+
+@app.command()
+def promote(
+    run: Annotated[Path, typer.Argument(help="The run that becomes the baseline.")],
+    to: Annotated[
+        Path, typer.Option(help="Folder of the baseline; one that is there is replaced.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the baseline.")],
+    aa: Annotated[
+        list[Path] | None, typer.Option(help="The same model run again; two at least.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who; the login name if not given.")] = None,
+) -> None:
+    """Make a run the baseline, with the run-to-run noise that its repetitions show."""
+    import getpass
+
+    from qwen_eval.promote import promote as promote_run
+    from qwen_eval.reports.plain import one_line
+    from qwen_eval.results import read_run
+
+    if not reason.strip():
+        raise UserError("--reason: say why, it is kept with the baseline")
+    try:
+        who = by or getpass.getuser()
+    except (KeyError, OSError):
+        raise UserError("--by: the system knows no login name, say who promotes") from None
+    noise = promote_run(
+        read_run(run),
+        [read_run(folder) for folder in aa or ()],
+        to,
+        reason=reason,
+        who=who,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    for name, task in noise.tasks.items():
+        print(
+            f"{one_line(name)}: {noise.runs} runs over {task.n} items, scores "
+            f"{100 * min(task.scores):.1f} to {100 * max(task.scores):.1f}; standard deviation "
+            f"{100 * task.between_sd:.2f} points, {100 * task.flips_sd:.2f} by single items and "
+            f"{100 * task.extra_variance**0.5:.2f} beyond; {len(task.unsteady)} items unsteady"
+        )
+    print(f"baseline: {one_line(str(to))}")
+
+
+@app.command()
+def explain(
+    item: Annotated[str, typer.Argument(help="An item's id, or its beginning.")],
+    baseline: Annotated[Path, typer.Option(help="The run to hold against.")],
+    candidate: Annotated[Path, typer.Option(help="The run to judge.")],
+    rules: Annotated[Path | None, typer.Option(help="A gate.yaml, for its quarantine.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="With the beginning that prompts share.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object last on stdout.")
+    ] = False,
+) -> None:
+    """Show one item: the question, both answers, and what the gate makes of them."""
+    from qwen_eval.explain import explain as explain_item
+    from qwen_eval.promote import read_noise
+    from qwen_eval.reports.item import text
+    from qwen_eval.results import read_run
+    from qwen_eval.rules import read_rules
+
+    found = explain_item(
+        item,
+        read_run(baseline),
+        read_run(candidate),
+        today=datetime.now(UTC).date(),
+        rules=read_rules(rules) if rules else None,
+        noise=read_noise(baseline),
+    )
+    typer.echo(text(found, full=full), nl=False, err=as_json)
+    if as_json:
+        print(json.dumps(found))

@@ -77,4 +77,6 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    print("qwen-eval: " + " ".join(message.split()), file=sys.stderr)
+    from qwen_eval.reports.plain import visible
+
+    print("qwen-eval: " + visible(" ".join(message.split())), file=sys.stderr)

@@ -199,6 +199,7 @@ def _ask(
     rank: Rank | None,
 ) -> None:
     from qwen_eval.cli.progress import progress
+    from qwen_eval.provenance import peak_memory
     from qwen_eval.ranks import deal
     from qwen_eval.results import sample_record
     from qwen_eval.runner import Runner
@@ -215,13 +216,17 @@ def _ask(
     invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
     invocation |= {"rank": rank.index, "ranks": rank.count} if rank else {}
     writer.begin(invocation)
-    with progress(len(items), len(items) - len(todo)) as bar:
-        for done in runner.run(todo):
-            writer.add(sample_record(done.item, done.responses, done.score, done.error))
-            invocation["samples"] += 1
-            invocation["tokens"] += sum(r.prompt_tokens + r.output_tokens for r in done.responses)
-            invocation["seconds"] = round(time.perf_counter() - began, 3)
-            bar.advance()
+    try:
+        with progress(len(items), len(items) - len(todo)) as bar:
+            for done in runner.run(todo):
+                writer.add(sample_record(done.item, done.responses, done.score, done.error))
+                tokens = sum(r.prompt_tokens + r.output_tokens for r in done.responses)
+                invocation["samples"] += 1
+                invocation["tokens"] += tokens
+                invocation["seconds"] = round(time.perf_counter() - began, 3)
+                bar.advance()
+    finally:
+        invocation["peak_memory"] = peak_memory()
 
 
 def _run_info(

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field, model_validator
+
+from qwen_eval.schema import Closed
 
 Kind = Literal["base", "chat", "reward", "long-context", "human"]
 Unit = Literal["percent", "perplexity"]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Column(_Closed):
+class Column(Closed):
     """What a column measures, in this project's words.
 
     `task`: the name without a recipe; None where no task of ours asks it. `category`: one of the
@@ -38,7 +36,7 @@ class Column(_Closed):
     note: str = ""
 
 
-class Table(_Closed):
+class Table(Closed):
     """One table. All its figures are in `unit`: percent from 0 to 100, or perplexity per token.
 
     `rows`: model → column → figure; a cell that the table leaves empty is absent. `kinds`: models
@@ -52,7 +50,7 @@ class Table(_Closed):
     unit: Unit
     notes: tuple[str, ...] = ()
     columns: dict[str, Column]
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, Kind] = Field(default_factory=dict)
     rows: dict[str, dict[str, float]]
 
     @model_validator(mode="after")

@@ -88,6 +88,8 @@ def test_what_is_not_comparable_is_refused_by_name(field: str, value: object) ->
 def test_other_prompts_and_other_isolation_are_refused() -> None:
     with pytest.raises(RefusedError, match="prompts is 6 items there, 1 asked in other words"):
         compare_runs(A, changed(B, 0, text="asked otherwise"))
+    with pytest.raises(RefusedError, match="prompts is 6 items there, 1 asked in other words"):
+        compare_runs(A, changed(B, 0, prefix="other exemplars"))
     code = [
         replace(run, info=replace(run.info, isolation=way)) for run, way in ((A, "A"), (B, "C"))
     ]
@@ -119,6 +121,38 @@ def test_a_narrow_margin_is_noise_where_both_have_it() -> None:
     second = changed(changed(B, 1, detail=narrow), 2, detail=wide)
     (found,) = compare_runs(first, second)
     assert [flip.in_noise for flip in found.flips] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "margin", "inside"),
+    [
+        (("float32", "float32"), 3.9e-4, True),  # each of the two best options moves by 2e-4
+        (("float32", "float32"), 4.1e-4, False),
+        (("float32", "bfloat16"), 0.24, True),  # the coarser of the two decides
+        (("bfloat16", "float32"), 0.26, False),
+    ],
+)
+def test_how_narrow_a_margin_is_noise(dtypes: tuple[str, str], margin: float, inside: bool) -> None:
+    pair = [
+        replace(changed(run, 1, detail={"margin": margin}),
+                info=replace(run.info, model=run.info.model | {"dtype": dtype}))
+        for run, dtype in zip((A, B), dtypes, strict=True)
+    ]  # fmt: skip
+    (found,) = compare_runs(*pair)
+    assert found.flips[0].in_noise is inside
+
+
+def test_the_smallest_drop_that_would_show() -> None:
+    from statistics import NormalDist
+
+    from qwen_eval.stats import detectable_difference
+
+    reach = NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.8)
+    (found,) = compare_runs(A, B)
+    assert found.paired.clusters
+    assert found.detectable == pytest.approx(reach * found.paired.error)
+    (same,) = compare_runs(A, A)
+    assert same.detectable == detectable_difference(6, 1 / 7) > 0
 
 
 def test_tasks_are_named_with_or_without_their_recipe() -> None:

@@ -61,6 +61,9 @@ def scores(n: int, wrong: int) -> list[float]:
         (5000, 30, 0.02, None, "PASS", 0),  # a proven drop of 0.6 points is no failure
         (1000, 18, 0.02, None, "INCONCLUSIVE", 0),  # proven, but below the margin; not ruled out
         (1000, 18, 0.02, 0.01, "FAIL", 1),
+        (1000, 18, 0.02, 0.0, "FAIL", 1),
+        (60, 4, 0.02, 0.0, "INCONCLUSIVE", 0),  # p is 0.0625
+        (60, 5, 0.02, 0.0, "FAIL", 1),  # p is 0.031
     ],
 )
 def test_non_inferiority(
@@ -73,6 +76,14 @@ def test_non_inferiority(
     assert found.rules[0].verdict == word
 
 
+def test_the_one_sided_bound_decides() -> None:
+    before, after = scores(1000, 0), scores(1000, 10)
+    figures = verdict(ruled(TOY), before, after).rules[0].figures["paired"]
+    assert figures["low"] < figures["lower"]
+    between = -(figures["low"] + figures["lower"]) / 2
+    assert verdict(ruled(TOY | {"margin": between}), before, after).verdict == "PASS"
+
+
 def test_inconclusive_fails_where_the_rules_say_so() -> None:
     found = verdict(ruled(TOY, inconclusive="fail"), scores(40, 0), scores(40, 1))
     assert (found.verdict, found.exit_code) == ("INCONCLUSIVE", 5)
@@ -82,6 +93,23 @@ def test_inconclusive_fails_where_the_rules_say_so() -> None:
 def test_a_rule_that_does_not_block_is_told_and_does_not_fail() -> None:
     found = verdict(ruled(TOY | {"blocking": False}), scores(1000, 0), scores(1000, 90))
     assert (found.verdict, found.exit_code, found.rules[0].verdict) == ("PASS", 0, "FAIL")
+
+
+def test_p_values_are_adjusted_among_those_that_block_and_among_those_that_do_not() -> None:
+    """Holm's for what fails a gate, Benjamini and Hochberg's for what only tells."""
+    from statsmodels.stats.multitest import multipletests
+
+    lost = {"a": 9, "b": 6, "c": 5, "d": 3}
+    before = run_of({name: scores(60, 0) for name in lost})
+    after = run_of({name: scores(60, wrong) for name, wrong in lost.items()})
+    drops = [mcnemar(wrong, 0)[0] for wrong in lost.values()]
+    for blocking, method in ((True, "holm"), (False, "fdr_bh")):
+        some = [TOY | {"task": name, "blocking": blocking} for name in lost]
+        other = TOY | {"task": "a", "blocking": not blocking}
+        found = judge(ruled(*some, other), before, after, today=TODAY).rules
+        adjusted = [one.figures["p_drop_adjusted"] for one in found]
+        assert adjusted[:4] == pytest.approx(multipletests(drops, method=method)[1])
+        assert adjusted[4] == pytest.approx(drops[0]), "alone on its side"
 
 
 def test_failures_of_the_machine_are_no_regression() -> None:
@@ -134,6 +162,24 @@ def test_errors_over_their_budget_are_the_machines() -> None:
     assert (found.verdict, found.exit_code) == ("ERROR", 4)
 
 
+def test_nearly_right_is_not_what_must_pass() -> None:
+    rules = ruled({"task": "toy", "type": "must_pass", "items": ["0000", "0001"]})
+    found = verdict(rules, [1.0, 1.0], [0.999, 1.0])
+    assert (found.verdict, found.rules[0].figures) == ("FAIL", {"wrong": ["0000"]})
+
+
+@pytest.mark.parametrize(("failed", "word"), [(2, "PASS"), (3, "ERROR")])
+def test_a_floor_is_no_verdict_over_too_many_errors(failed: int, word: str) -> None:
+    candidate = run_of({"toy": scores(100, 0)})
+    samples = [replace(s, status="error", error="x") if i < failed else s
+               for i, s in enumerate(candidate.samples)]  # fmt: skip
+    rules = ruled({"task": "toy", "type": "floor", "minimum": 1.0})
+    found = judge(
+        rules, run_of({"toy": scores(100, 0)}), replace(candidate, samples=samples), today=TODAY
+    )
+    assert found.verdict == word
+
+
 def timed(seconds: float) -> Run:
     run = run_of({"toy": scores(100, 0)})
     starts = [{"samples": 60, "seconds": seconds / 2}, {"samples": 40, "seconds": seconds / 2}]
@@ -165,6 +211,19 @@ def test_a_quarantine_holds_until_its_day_and_not_after() -> None:
         "quarantine of toy@strict 0001 ended on 2026-11-24: two right answers",
     )
     assert verdict(rules, scores(50, 0), scores(50, 2)).verdict == "FAIL"
+
+
+def test_a_quarantine_is_of_one_task_and_holds_for_must_pass() -> None:
+    held = [{"task": "a", "item": "0000", "until": "2026-11-25", "reason": "r"}]
+    run = run_of({"a": scores(9, 1), "b": scores(9, 1)})
+    for task, floor, must in (("a", "PASS", "PASS"), ("b", "FAIL", "FAIL")):
+        rules = ruled(
+            {"task": task, "type": "floor", "minimum": 1.0},
+            {"task": task, "type": "must_pass", "items": ["0000", "0001"]},
+            quarantine=held,
+        )
+        found = judge(rules, run, run, today=TODAY)
+        assert [one.verdict for one in found.rules] == [floor, must]
 
 
 def test_runs_that_cannot_be_compared_are_refused_whatever_the_rule() -> None:

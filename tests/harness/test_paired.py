@@ -94,6 +94,42 @@ def test_sign_flips_are_all_flips(sums: list[int]) -> None:
     assert gain == pytest.approx(sum(way >= total for way in ways) / len(ways))
 
 
+def test_few_groups_are_tested_by_flipping_their_signs() -> None:
+    random = np.random.default_rng(4)
+    a, b = (random.random((2, 60)) < 0.5).astype(float)
+    names = [str(i % 10) for i in range(60)]
+    sums = np.array([(b - a)[i::10].sum() for i in range(10)])
+    found = difference(list(a), list(b), names)
+    assert (found.p_drop, found.p_gain) == sign_flips(sums)
+
+
+@given(lost=st.integers(0, 40), gained=st.integers(0, 40), alike=st.integers(1, 200))
+def test_agresti_and_min_is_wald_with_half_an_item_more_in_each_cell(
+    lost: int, gained: int, alike: int
+) -> None:
+    a = [1.0] * lost + [0.0] * (gained + alike)
+    b = [0.0] * lost + [1.0] * gained + [0.0] * alike
+    found = difference(a, b)
+    cells = [lost + 0.5, gained + 0.5, alike + 1]
+    moved = np.array([-1.0, 1.0, 0.0])
+    mean = np.average(moved, weights=cells)
+    error = math.sqrt(np.average((moved - mean) ** 2, weights=cells) / sum(cells))
+    z = NormalDist().inv_cdf(0.975)
+    assert found.low == pytest.approx(max(mean - z * error, -1))
+    assert found.high == pytest.approx(min(mean + z * error, 1))
+
+
+def test_the_bootstrap_of_few_kinds_of_scores_is_scipys() -> None:
+    """Where many resampled means tie with the one seen, half of them count as below."""
+    from scipy.stats import bootstrap
+
+    a, b = [0.5] * 14, [0.0] * 3 + [0.5] * 6 + [1.0] * 5
+    ours = difference(a, b)
+    theirs = bootstrap((np.array(b) - np.array(a),), np.mean, n_resamples=10_000,
+                       rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
 def test_many_units_are_flipped_at_random_and_come_near() -> None:
     ones = np.array([1.0] * 12 + [-1.0] * 28)
     drop, gain = sign_flips(ones)

@@ -61,6 +61,8 @@ SURFACE = {
         "--json",
     },
     "gate plan": {"--effect", "--power", "--alpha", "--discordance"},
+    "gate promote": {"run", "--to", "--aa", "--reason", "--by"},
+    "gate explain": {"item", "--baseline", "--candidate", "--rules", "--full", "--json"},
     "tasks": {"--json"},
     "models": set(),
     "models pull": {"name"},

@@ -19,6 +19,8 @@ CORE_LAYERS = {
             "results",
             "run_writer",
             "compare",
+            "noise",
+            "schema",
             "rules",
             "taskspec",
             "datasets",
@@ -30,7 +32,7 @@ CORE_LAYERS = {
     ),
     **dict.fromkeys(("train", "tasks", "paper"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
-    **dict.fromkeys(("runner", "gate", "perf"), 3),
+    **dict.fromkeys(("runner", "gate", "promote", "explain", "perf"), 3),
     "cli": 4,
     "__main__": 4,
 }
