@@ -17,6 +17,7 @@ CORE_LAYERS = {
     **dict.fromkeys(
         ("results", "compare", "rules", "taskspec", "datasets", "prompts", "metrics", "ranks"), 1
     ),
+    **dict.fromkeys(("changepoints", "history", "trends"), 1),
     **dict.fromkeys(("train", "tasks"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
     **dict.fromkeys(("runner", "gate", "perf"), 3),
