@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from qwen_eval import __version__
-from qwen_eval.cli import chat, compare, data, gate, models, perf, rescore, run, tasks
+from qwen_eval.cli import chat, compare, data, gate, history, models, perf, rescore, run, tasks
 from qwen_eval.errors import QwenEvalError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("rescore")(rescore.command)
 app.command("compare")(compare.command)
 app.command("tasks")(tasks.command)
 app.add_typer(gate.app, name="gate")
+app.command("history")(history.command)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("perf")(perf.command)

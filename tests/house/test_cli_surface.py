@@ -48,6 +48,7 @@ SURFACE = {
         "--json",
     },
     "gate plan": {"--effect", "--power", "--alpha", "--discordance"},
+    "history": {"folders", "--index", "--tasks", "--model", "--json"},
     "tasks": {"--json"},
     "models": set(),
     "models pull": {"name"},
