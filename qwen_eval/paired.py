@@ -60,9 +60,11 @@ def difference(
     *,
     alpha: float = 0.05,
     seed: int = 0,
+    flips: int = RESAMPLES,
 ) -> Paired:
     """Compare two scores of each item. `clusters` names the group of each; groups count where
-    there are at least two and one holds several items. Raises ValueError for no items."""
+    there are at least two and one holds several items. `flips`: how many ways of flipping signs
+    are drawn; 2 / flips is the smallest two-sided p. Raises ValueError for no items."""
     if not baseline:
         raise ValueError("a comparison needs at least one item")
     a, b = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
@@ -72,10 +74,10 @@ def difference(
     groups = set(clusters or ())
     if 1 < len(groups) < len(d) and d.any():
         assert clusters is not None
-        return _clustered(d, clusters, alpha, seed)
+        return _clustered(d, clusters, alpha, seed, flips)
     if binary:
         return _proportions(int((d < 0).sum()), int((d > 0).sum()), len(d), alpha)
-    return _bootstrapped(d, alpha, seed)
+    return _bootstrapped(d, alpha, seed, flips)
 
 
 def mcnemar(lost: int, gained: int) -> tuple[float, float]:
@@ -88,9 +90,10 @@ def mcnemar(lost: int, gained: int) -> tuple[float, float]:
     return float(bdtr(gained, changed, 0.5)), float(bdtr(lost, changed, 0.5))
 
 
-def sign_flips(sums: Array, seed: int = 0) -> tuple[float, float]:
+def sign_flips(sums: Array, seed: int = 0, draws: int = RESAMPLES) -> tuple[float, float]:
     """One-sided p-values of a drop and of a gain in the sum, among equals whose units could as
-    well have come out with the other sign; all ways of flipping where there are few."""
+    well have come out with the other sign; all ways of flipping where there are few, else so many
+    draws."""
     units = sums[sums != 0]
     if not len(units):
         return 1.0, 1.0
@@ -101,14 +104,14 @@ def sign_flips(sums: Array, seed: int = 0) -> tuple[float, float]:
         return float((flipped <= total + slack).mean()), float((flipped >= total - slack).mean())
     random = np.random.default_rng(seed)
     at_most = at_least = 1  # what was seen is one of the ways
-    left = RESAMPLES - 1
+    left = draws - 1
     while left:
         rows = min(left, max(_CHUNK // len(units), 1))
         flipped = (1 - 2 * random.integers(0, 2, (rows, len(units)), dtype=np.int8)) @ units
         at_most += int((flipped <= total + slack).sum())
         at_least += int((flipped >= total - slack).sum())
         left -= rows
-    return at_most / RESAMPLES, at_least / RESAMPLES
+    return at_most / draws, at_least / draws
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -142,7 +145,7 @@ def _proportions(lost: int, gained: int, n: int, alpha: float) -> Paired:
     return Paired(n, delta, error, low, high, lower, upper, drop, gain, "exact McNemar")
 
 
-def _clustered(d: Array, clusters: Sequence[str], alpha: float, seed: int) -> Paired:
+def _clustered(d: Array, clusters: Sequence[str], alpha: float, seed: int, flips: int) -> Paired:
     from scipy.special import stdtr, stdtrit
 
     names, at = np.unique(np.asarray(clusters), return_inverse=True)
@@ -153,19 +156,19 @@ def _clustered(d: Array, clusters: Sequence[str], alpha: float, seed: int) -> Pa
     freedom = groups - 1
     bounds = _around(mean, error, lambda p: float(stdtrit(freedom, p)), alpha)
     if groups < FEW_CLUSTERS or not error:
-        drop, gain = sign_flips(sums, seed)
+        drop, gain = sign_flips(sums, seed, flips)
     else:
         drop = float(stdtr(freedom, mean / error))
         gain = 1.0 - drop
     return Paired(n, mean, error, *bounds, drop, gain, "clustered", groups)
 
 
-def _bootstrapped(d: Array, alpha: float, seed: int) -> Paired:
+def _bootstrapped(d: Array, alpha: float, seed: int, flips: int) -> Paired:
     """BCa over the mean; its acceleration has a closed form there."""
     n, mean = len(d), float(d.mean())
     centred = d - mean
     spread = float(centred @ centred)
-    drop, gain = sign_flips(d, seed)
+    drop, gain = sign_flips(d, seed, flips)
     if not spread:
         return Paired(n, mean, 0.0, mean, mean, mean, mean, drop, gain, "bootstrap")
     means = _resampled_means(d, seed)

@@ -11,7 +11,19 @@ import typer
 from typer.exceptions import TyperException
 
 from qwen_eval import __version__
-from qwen_eval.cli import chat, compare, data, gate, models, perf, report, rescore, run, tasks
+from qwen_eval.cli import (
+    chat,
+    compare,
+    data,
+    gate,
+    history,
+    models,
+    perf,
+    report,
+    rescore,
+    run,
+    tasks,
+)
 from qwen_eval.errors import QwenEvalError
 
 app = typer.Typer(
@@ -45,6 +57,7 @@ app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("tasks")(tasks.command)
 app.add_typer(gate.app, name="gate")
+app.command("history")(history.command)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("perf")(perf.command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qwen_eval.metrics import Estimate, TaskMetrics
 
@@ -46,10 +46,12 @@ class Row:
 class ResultsTable:
     """One row per task, category averages below it. Where that is wider than the terminal, one
     block per row instead: no number is ever cut. Invalid scores are not printed; footnotes() says
-    why."""
+    why. `words`: the columns that hold no numbers."""
 
     rows: tuple[Row, ...]
     columns: tuple[str, ...] = COLUMNS
+    first: str = "task"
+    words: tuple[str, ...] = ("\ndata",)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich, with the width of the terminal."""
@@ -66,9 +68,10 @@ class ResultsTable:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("\ntask" if "\n" in self.columns[0] else "task", no_wrap=True)
+        table.add_column("\n" * ("\n" in self.columns[0]) + self.first, no_wrap=True)
         for name in self.columns:
-            table.add_column(name, justify="left" if name == "\ndata" else "right", no_wrap=True)
+            justify: Literal["left", "right"] = "left" if name in self.words else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
         for row in self.rows:
             table.add_row(row.name, *row.cells, style=row.style)
         return table
@@ -80,7 +83,8 @@ class ResultsTable:
             yield Text(row.name, style=row.style or "bold")
             for name, cell in zip(self.columns, row.cells, strict=False):
                 label = " ".join(name.split())
-                yield Text.from_markup(f"    {label:13}{cell}", style=row.style)
+                if cell:
+                    yield Text.from_markup(f"    {label:13}{cell}", style=row.style, emoji=False)
 
 
 def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTable:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from qwen_eval.metrics import summarise
 from qwen_eval.results import RunInfo, SampleRecord, TaskInfo
+from qwen_eval.run_writer import RunWriter
 from qwen_eval.types import Item, Prompt, Sample
 
 
@@ -65,3 +69,26 @@ def record(number: int, value: float = 1.0, **fields: Any) -> SampleRecord:
         }
         | fields
     )
+
+
+def finished_run(
+    folder: Path,
+    values: Sequence[float | None],
+    started: str = "2026-01-01T00:00:00+00:00",
+    **fields: Any,
+) -> Path:
+    """A finished run of the toy task; None is a sample that failed."""
+    info = run_info(**{"invocations": [{"started": started}]} | fields)
+    records = [
+        record(number, 0.0, status="error", error="down")
+        if value is None
+        else record(number, value)
+        for number, value in enumerate(values)
+    ]
+    writer = RunWriter(folder, info, [])
+    for one in records:
+        writer.add(one)
+    metrics = summarise("toy@strict", "accuracy", records).to_json()
+    writer.finish([(r.task, r.id) for r in records], {"tasks": {"toy@strict": metrics}})
+    writer.close()
+    return folder

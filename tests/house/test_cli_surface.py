@@ -63,6 +63,7 @@ SURFACE = {
     "gate plan": {"--effect", "--power", "--alpha", "--discordance"},
     "gate promote": {"run", "--to", "--aa", "--reason", "--by"},
     "gate explain": {"item", "--baseline", "--candidate", "--rules", "--full", "--json"},
+    "history": {"folders", "--index", "--tasks", "--model", "--json"},
     "tasks": {"--json"},
     "models": set(),
     "models pull": {"name"},

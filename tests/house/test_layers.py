@@ -30,6 +30,7 @@ CORE_LAYERS = {
         ),
         1,
     ),
+    **dict.fromkeys(("changepoints", "history", "trends"), 1),
     **dict.fromkeys(("train", "tasks", "paper"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
     **dict.fromkeys(("runner", "gate", "promote", "explain", "perf"), 3),

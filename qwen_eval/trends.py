@@ -1,0 +1,97 @@
+"""Series: results of a task that can be compared with each other, in order of time.
+
+Pure: results in, plain frozen data out, for a terminal or a page to draw. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qwen_eval.changepoints import Change, change_points
+from qwen_eval.history import Point, Result
+
+# How a reader is told what differs: by what can be read, or else by the beginning of a digest.
+_READABLE = {
+    "data_kind": "{}",
+    "metric": "{}",
+    "scorer": "scorer {}",
+    "solver": "solver {}",
+    "version": "version {}",
+    "recipe_version": "recipe version {}",
+    "selected": "n {}",
+}
+_DIGESTS = {
+    "data_digest": "rows {:.6}",
+    "prompts_digest": "prompts {:.6}",
+    "items": "items {:.6}",
+    "isolation": "isolation {}",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that can be compared, by time; `dataclasses.asdict` makes plain data of it. `key`:
+    what is equal in all of them. `differs`: what sets the series apart from others of its task, in
+    a word or two. `changes`: each `at` is an index of `points`."""
+
+    task: str
+    key: dict[str, str]
+    differs: str
+    points: tuple[Point, ...]
+    changes: tuple[Change, ...]
+
+
+def series(
+    results: Sequence[Result],
+    *,
+    tasks: Collection[str] | None = None,
+    model: str | None = None,
+    alpha: float = 0.05,
+) -> list[Series]:
+    """All series by task and time of their first run. `tasks` names some, with or without their
+    recipes; `model` one by its name. Points with an invalid score are shown and not tested."""
+    gathered: dict[str, list[Result]] = {}
+    for one in results:
+        named = tasks is None or one.task in tasks or one.task.partition("@")[0] in tasks
+        if named and model in (None, one.point.model):
+            gathered.setdefault(json.dumps([one.task, one.key], sort_keys=True), []).append(one)
+    groups = [sorted(group, key=_time) for group in gathered.values()]
+    groups.sort(key=lambda group: (group[0].task, *_time(group[0])))
+    found = []
+    for group in groups:
+        first = group[0]
+        keys = [other[0].key for other in groups if other[0].task == first.task]
+        points = tuple(one.point for one in group)
+        differs = _difference(first.key, keys)
+        found.append(Series(first.task, first.key, differs, points, _changes(group, alpha)))
+    return found
+
+
+def _time(result: Result) -> tuple[str, str]:
+    return result.point.started, result.point.run
+
+
+def _changes(results: Sequence[Result], alpha: float) -> tuple[Change, ...]:
+    valid = [i for i, one in enumerate(results) if not one.point.invalid]
+    if len(valid) < 2:
+        return ()
+    values = np.array([results[i].scores for i in valid], dtype=np.float64)
+    found = change_points(values, results[0].groups, alpha=alpha)
+    return tuple(replace(change, at=valid[change.at]) for change in found)
+
+
+def _difference(key: Mapping[str, str], keys: Sequence[Mapping[str, str]]) -> str:
+    """What sets a key apart from the others."""
+    readable, digests = (
+        [name for name in names if len({one.get(name, "") for one in keys}) > 1]
+        for names in (_READABLE, _DIGESTS)
+    )
+    told = [_READABLE[name].format(key[name]) for name in readable]
+    alike = sum(all(one[name] == key[name] for name in readable) for one in keys)
+    if alike > 1:
+        told += [_DIGESTS[name].format(key.get(name, "")) for name in digests]
+    return ", ".join(told)
