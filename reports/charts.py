@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 WIDTH = 300.0
 
@@ -134,3 +135,36 @@ def curves(lines: Sequence[Sequence[Point]], width: float = 640.0, height: float
 
 def _svg(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:g},{y:g}" for x, y in points)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Points one after another from left to right: each with its place and the ends of its
+    interval, None where there is nothing to show."""
+
+    points: tuple[tuple[float, float, float, float] | None, ...]
+    up: tuple[tuple[float, float], ...]
+    step: float
+    width: float
+    height: float
+
+
+def timeline(
+    points: Sequence[tuple[float, float, float] | None], width: float = 760.0, height: float = 170.0
+) -> Timeline:
+    """Points are (middle, low, high); the distance between two is the same whatever the time."""
+    side = axis((v for point in points if point for v in point), width=height)
+    step = width / max(len(points), 1)
+
+    def placed(i: int, point: tuple[float, float, float] | None) -> Any:
+        if point is None:
+            return None
+        return round(step * (i + 0.5), 1), *(round(height - side.x(value), 1) for value in point)
+
+    return Timeline(
+        tuple(placed(i, point) for i, point in enumerate(points)),
+        tuple((tick, round(height - side.x(tick), 1)) for tick in side.ticks),
+        step,
+        width,
+        height,
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qwen_eval.cli.options import command_from
-from qwen_eval.cli.setup import say
+from qwen_eval.cli.setup import LANGUAGES, check_choice, say
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qwen_eval.changepoints import Change
     from qwen_eval.cli.table import ResultsTable
     from qwen_eval.history import History, Point
+    from qwen_eval.reports.render import Language
     from qwen_eval.trends import Series
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -37,6 +38,10 @@ class HistoryOptions:
     ] = None
     tasks: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None
     model: Annotated[str | None, typer.Option(help="Only this model, by its name.")] = None
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Draw it as a .html page, too.")
+    ] = None
+    language: Annotated[str, typer.Option(help="Of the page: en or zh.")] = "en"
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
 
@@ -49,6 +54,9 @@ def command(options: HistoryOptions) -> None:
     from qwen_eval.reports.plain import one_line
     from qwen_eval.trends import series
 
+    check_choice("--language", options.language, LANGUAGES)
+    if options.out is not None and options.out.suffix != ".html":
+        raise UserError(f"--out {options.out}: end it in .html")
     folders = options.folders or [Path("runs")]
     history = read_history(folders, options.index, track=_tracked)
     for line in history.damaged:
@@ -68,6 +76,13 @@ def command(options: HistoryOptions) -> None:
         console.print(series_table(one))
         for line in notes(one):
             console.print(line, style="yellow", markup=False, soft_wrap=True)
+    if options.out is not None:
+        from qwen_eval.fileio import write_atomic
+        from qwen_eval.reports.trend import history_page
+
+        language: Language = "zh" if options.language == "zh" else "en"
+        write_atomic(options.out, history_page(found, language=language))
+        say(f"wrote {options.out}")
     if options.as_json:
         left_out = {"unfinished": history.unfinished, "damaged": history.damaged}
         report = {"schema": 1, "folders": [str(folder) for folder in folders]} | left_out

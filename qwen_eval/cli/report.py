@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen_eval.cli.options import command_from
-from qwen_eval.cli.setup import check_choice, say
+from qwen_eval.cli.setup import LANGUAGES, check_choice, say
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     from qwen_eval.reports.render import Language
     from qwen_eval.results import Run
 
-LANGUAGES = ("en", "zh")
 FORMS = (".html", ".json", ".csv")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qwen_eval.types import Item
 
 DTYPES = ("auto", "float32", "bfloat16")
+LANGUAGES = ("en", "zh")
 DEVICES = ("auto", "cpu", "cuda")
 
 

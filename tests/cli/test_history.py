@@ -176,3 +176,13 @@ def test_no_number_is_cut_on_a_narrow_terminal(copied: Path) -> None:
     done = qwen_eval("history", copied, "--tasks", "mmlu", COLUMNS="40")
     assert "    95% interval 97.8 – 100.0" in done.stdout
     assert "…" not in done.stdout
+
+
+def test_a_page_is_drawn(tmp_path: Path) -> None:
+    finished_run(tmp_path / "runs" / "a", [1.0, 0.0])
+    page = tmp_path / "h.html"
+    done = qwen_eval("history", tmp_path / "runs", "-o", page)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {page}" in done.stderr
+    assert page.read_text(encoding="utf-8").count("<circle") == 1
+    assert "end it in .html" in refused(qwen_eval("history", tmp_path / "runs", "-o", "h.pdf"))

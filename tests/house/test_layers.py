@@ -43,7 +43,7 @@ ALLOWED = {
     "train": {"model"},
     "tasks": {"sandbox"},
     "sandbox": set(),
-    "reports": {"results", "compare", "metrics", "paper"},
+    "reports": {"results", "compare", "metrics", "paper", "history", "trends"},
     "human_eval_ui": {"results", "compare"},
 }
 
