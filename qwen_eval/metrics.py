@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from qwen_eval.results import SampleRecord
+from qwen_eval.errors import UserError
+from qwen_eval.results import CLOSED, Run, SampleRecord, as_written, read_metrics
 from qwen_eval.stats import mean_interval, wilson_interval
 
 LIMITS = {
@@ -27,6 +28,8 @@ LIMITS = {
 class Estimate:
     """A mean over n samples with its 95% interval and how that was made."""
 
+    __pydantic_config__: ClassVar = CLOSED
+
     n: int
     estimate: float
     low: float
@@ -37,6 +40,8 @@ class Estimate:
 @dataclass(frozen=True)
 class TaskMetrics:
     """One row of the table. `counts` are samples; `invalid` lists the limits passed."""
+
+    __pydantic_config__: ClassVar = CLOSED
 
     recipe: str
     metric: str
@@ -115,3 +120,20 @@ def summarise(
             for key in ("prompt", "output")
         },
     )
+
+
+def stored(run: Run) -> dict[str, TaskMetrics]:
+    """What a finished run's metrics.json says, by task. Raises UserError where it does not say it
+    all."""
+    path = run.folder / "metrics.json"
+    try:
+        found = as_written(dict[str, TaskMetrics], read_metrics(run.folder).get("tasks"))
+        for task in run.info.tasks:
+            if task not in found:
+                raise ValueError(f"no task {task}")
+            for part, needed in (("counts", counts_of([])), ("tokens", ("prompt", "output"))):
+                if missing := [k for k in needed if k not in getattr(found[task], part)]:
+                    raise ValueError(f"{task}: no {part}.{missing[0]}")
+    except ValueError as error:
+        raise UserError(f"{path}: not metrics of this version ({error})") from error
+    return found

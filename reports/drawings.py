@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from . import charts, figures
 from .view import Report, Score
 
 CHANGE = 50.0  # points of difference that get the full colour
+SHORTEST = 64  # tokens of context that a group may stand for
+_WHOLE = re.compile("[1-9][0-9]{0,8}")
 
 
 def scores_of(report: Report, task: str) -> list[Score]:
@@ -55,9 +58,11 @@ def by_length(report: Report, task: str) -> ByLength | None:
 
 
 def _are_lengths(score: Score) -> bool:
-    return len(score.groups) >= 3 and all(
-        name.isascii() and name.isdigit() and int(name) > 0 for name in score.groups
-    )
+    """Whole numbers that at least double: not levels, nor years."""
+    if len(score.groups) < 3 or not all(map(_WHOLE.fullmatch, score.groups)):
+        return False
+    lengths = sorted(map(int, score.groups))
+    return lengths[0] >= SHORTEST and lengths[-1] >= 2 * lengths[0]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs
 from qwen_eval.errors import RefusedError
-from qwen_eval.metrics import Estimate, summarise
+from qwen_eval.metrics import Estimate, TaskMetrics, stored, summarise
 from qwen_eval.paired import holm
 from qwen_eval.paper import Figure, published
-from qwen_eval.results import Run, TaskInfo, read_metrics
+from qwen_eval.results import Run, TaskInfo
 from qwen_eval.stats import detectable_difference
 
 from .flips import ChangedAnswer, changed_answers
@@ -141,6 +141,8 @@ def _run_view(run: Run, label: str) -> RunView:
     cost["starts"] = len(starts)
     cost["peak_memory"] = max((float(start.get("peak_memory", 0)) for start in starts), default=0.0)
     asked = sum(info.selected for info in run.info.tasks.values())
+    # A finished run has said its scores; they are not computed a second time.
+    said = stored(run) if run.finished else {}
     return RunView(
         label=label,
         folder=str(run.folder),
@@ -148,26 +150,24 @@ def _run_view(run: Run, label: str) -> RunView:
         started=str(starts[0].get("started", "")) if starts else "",
         model=run.info.model,
         isolation=run.info.isolation,
-        scores={name: _score(run, info) for name, info in run.info.tasks.items()},
+        scores={name: _score(run, info, said.get(name)) for name, info in run.info.tasks.items()},
         cost=cost,
         left=0 if run.finished else max(asked - len(run.samples), 0),
     )
 
 
-def _score(run: Run, info: TaskInfo) -> Score:
+def _score(run: Run, info: TaskInfo, said: TaskMetrics | None) -> Score:
     records = list(run.of(info.recipe).values())
-    # A finished run has said its scores; they are not computed a second time.
-    stored = read_metrics(run.folder)["tasks"].get(info.recipe) if run.finished else None
-    found = stored or summarise(info.recipe, info.metric, records).to_json()
+    found = said or summarise(info.recipe, info.metric, records)
     return Score(
         task=info.recipe,
         info=info,
-        overall=Estimate(**found["overall"]) if found["overall"] else None,
-        counts=found["counts"],
-        invalid=found["invalid"],
-        groups={name: Estimate(**one) for name, one in found["groups"].items()},
-        categories={name: Estimate(**one) for name, one in found["categories"].items()},
-        tokens=found["tokens"],
+        overall=found.overall,
+        counts=found.counts,
+        invalid=found.invalid,
+        groups=found.groups,
+        categories=found.categories,
+        tokens=found.tokens,
         outcomes=shares(records, info.metric),
         judged=win_tie_loss(records),
         detectable=detectable_difference(max(len(records), 1)),

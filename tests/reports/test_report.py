@@ -219,13 +219,25 @@ def test_lengths_are_a_curve_and_subjects_a_map() -> None:
     assert "4.48" in html, "exp(1.5)"
     assert 'id="groups"' not in html
     subjects = [record(i, group=f"subject_{i % 3}") for i in range(9)]
-    html = written(
-        [
-            a_run(subjects),
-        ]
-    )
+    html = written([a_run(subjects)])
     assert "subject 2" in html
     assert "<polyline" not in html
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ("1", "2", "5"),
+        ("2019", "2021", "2024"),
+        ("064", "128", "256"),
+        ("100", "200", "9" * 5000),
+        ("100", "200", "²00"),
+    ],
+)
+def test_groups_named_like_numbers_are_no_lengths(groups: tuple[str, ...]) -> None:
+    html = written([a_run([record(i, group=groups[i % 3]) for i in range(9)])])
+    assert "<polyline" not in html
+    assert 'id="groups"' in html
 
 
 def test_judgements_are_bars() -> None:
