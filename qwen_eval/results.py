@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import canonical_json, file_hash, read_jsonl, text_hash
+from qwen_eval.fileio import canonical_json, encodable, file_hash, read_jsonl, text_hash
 from qwen_eval.types import Item, Response, Score
 
 if TYPE_CHECKING:
@@ -213,7 +213,10 @@ class Run:
 def read_run(folder: Path) -> Run:
     """A run directory. Raises UserError if it is none, or damaged, or from another version; files
     of a finished run must be the bytes that were written."""
-    finished = (folder / "DONE").exists()
+    try:
+        finished = (folder / "DONE").exists()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     digests = _read_json(folder / "DONE") if finished else {}
     for path in (folder / name for name in FILES if finished):
         if not path.is_file() or file_hash(path) != digests.get(path.name):
@@ -290,7 +293,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; is {path.parent} a run directory?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object")
@@ -305,21 +308,20 @@ def to_frame(folders: Iterable[Path]) -> pandas.DataFrame:
     for folder in folders:
         model = read_info(folder).model.get("name", "")
         for record in read_samples(folder):
-            rows.append(
-                {
-                    "run": str(folder),
-                    "model": model,
-                    "task": record.task,
-                    "id": record.id,
-                    "group": record.group,
-                    "status": record.status,
-                    "answer": record.answer,
-                    "target": record.target,
-                    "prompt_truncated": record.prompt_truncated,
-                    "output_truncated": record.output_truncated,
-                    **record.values,
-                }
-            )
+            row = {
+                "run": str(folder),
+                "model": model,
+                "task": record.task,
+                "id": record.id,
+                "group": record.group,
+                "status": record.status,
+                "answer": record.answer,
+                "target": record.target,
+                "prompt_truncated": record.prompt_truncated,
+                "output_truncated": record.output_truncated,
+                **record.values,
+            }
+            rows.append({k: encodable(v) if isinstance(v, str) else v for k, v in row.items()})
     return pd.DataFrame(rows)
 
 

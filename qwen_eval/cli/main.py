@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from qwen_eval import __version__
 from qwen_eval.cli import chat, compare, data, gate, models, perf, report, rescore, run, tasks
 from qwen_eval.errors import QwenEvalError
+from qwen_eval.reports.plain import visible
 
 app = typer.Typer(
     name="qwen-eval",
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    print("qwen-eval: " + " ".join(message.split()), file=sys.stderr)
+    print("qwen-eval: " + visible(" ".join(message.split())), file=sys.stderr)

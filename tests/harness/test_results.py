@@ -163,6 +163,13 @@ def test_runs_become_one_table(tmp_path: Path) -> None:
     assert set(frame["id"]) == {i for _, i in ORDER}
 
 
+def test_half_a_character_fits_into_the_table(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, run_info(), [])
+    writer.add(record(0, answer="\ud83d 7"))
+    writer.close()
+    assert to_frame([tmp_path])["answer"].tolist() == ["\\ud83d 7"]
+
+
 def test_the_default_folder_names_the_run() -> None:
     assert identity_digest(run_info()) == identity_digest(replace(run_info(), environment={"a": 1}))
     assert identity_digest(run_info()) != identity_digest(run_info(settings={"seed": 2}))
