@@ -67,7 +67,7 @@ def two(**fields: Any) -> list[Run]:
     """Two runs that differ, with replies."""
     reply = {"responses": lambda i: [{"text": f"It is {i}.", "finish_reason": "stop"}]}
     return [
-        a_run(answers("1101-!", **reply, **fields), "a"),
+        a_run(answers("1101-1", **reply, **fields), "a"),
         a_run(answers("0111-1", **reply, **fields), "b"),
     ]
 
@@ -275,7 +275,7 @@ def test_the_page_beside_is_linked_by_a_plain_relative_name() -> None:
 def test_watching_it_reads_itself_again() -> None:
     assert 'http-equiv="refresh" content="5"' in written(two(), refresh=5)
     assert 'http-equiv="refresh"' not in written(two())
-    assert "still running" in Reader(written(two())).text
+    assert "unfinished, 0 samples to come" in Reader(written(two())).text
 
 
 def sentences() -> set[str]:
