@@ -5,6 +5,7 @@ Knows nothing of what the files mean.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -20,6 +21,7 @@ from typing import IO, Any
 from qwen_eval.errors import UserError
 
 SYNC_SECONDS = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def canonical_json(value: Any) -> str:
@@ -32,6 +34,12 @@ def canonical_json(value: Any) -> str:
 def text_hash(text: str, length: int = 16) -> str:
     """First `length` hex digits of the SHA-256 of the text (lone surrogates kept apart)."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+def encodable(text: str) -> str:
+    """Half characters (lone surrogates), as a model may leave them and UTF-8 cannot hold them, the
+    way that JSON escapes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def file_hash(path: Path) -> str:
@@ -108,9 +116,9 @@ class Journal:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
+    way_out = "; free some space and repeat the same command, finished samples are kept"
     return UserError(
-        f"cannot write {path}: {error.strerror}; free some space and repeat the same command, "
-        "finished samples are kept"
+        f"cannot write {path}: {error.strerror}{way_out if error.errno in _FULL else ''}"
     )
 
 
@@ -152,10 +160,10 @@ def read_jsonl(path: Path, *, torn_end: bool = False) -> Iterator[dict[str, Any]
                 if not isinstance(record, dict):
                     raise UserError(f"{path}, line {number}: expected a JSON object")
                 yield record
-    except (ValueError, EOFError, OSError, zlib.error) as error:
-        reason = "not JSON" if isinstance(error, ValueError) else str(error)
+    except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
+        read = isinstance(error, ValueError | RecursionError)  # so the line is the last one read
         raise UserError(
-            f"{path}, line {number + (not isinstance(error, ValueError))}: {reason}; mend or "
+            f"{path}, line {number + (not read)}: {'not JSON' if read else error}; mend or "
             "replace the file"
         ) from error
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from qwen_eval.results import Run, SampleRecord
+from qwen_eval.errors import UserError
+from qwen_eval.results import CLOSED, Run, SampleRecord, as_written, read_metrics
 from qwen_eval.stats import mean_interval, wilson_interval
 
 LIMITS = {
@@ -30,6 +31,8 @@ Figure = Literal["samples_per_second", "tokens_per_second", "output_tokens", "pe
 class Estimate:
     """A mean over n samples with its 95% interval and how that was made."""
 
+    __pydantic_config__: ClassVar = CLOSED
+
     n: int
     estimate: float
     low: float
@@ -40,6 +43,8 @@ class Estimate:
 @dataclass(frozen=True)
 class TaskMetrics:
     """One row of the table. `counts` are samples; `invalid` lists the limits passed."""
+
+    __pydantic_config__: ClassVar = CLOSED
 
     recipe: str
     metric: str
@@ -135,3 +140,20 @@ def figure_of(run: Run, name: Figure) -> float | None:
     starts = [start for start in run.info.invocations if start.get("seconds")]
     seconds = math.fsum(float(start["seconds"]) for start in starts)
     return math.fsum(float(start.get(kind, 0)) for start in starts) / seconds if seconds else None
+
+
+def stored(run: Run) -> dict[str, TaskMetrics]:
+    """What a finished run's metrics.json says, by task. Raises UserError where it does not say it
+    all."""
+    path = run.folder / "metrics.json"
+    try:
+        found = as_written(dict[str, TaskMetrics], read_metrics(run.folder).get("tasks"))
+        for task in run.info.tasks:
+            if task not in found:
+                raise ValueError(f"no task {task}")
+            for part, needed in (("counts", counts_of([])), ("tokens", ("prompt", "output"))):
+                if missing := [k for k in needed if k not in getattr(found[task], part)]:
+                    raise ValueError(f"{task}: no {part}.{missing[0]}")
+    except ValueError as error:
+        raise UserError(f"{path}: not metrics of this version ({error})") from error
+    return found

@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import canonical_json, file_hash, read_jsonl, text_hash
+from qwen_eval.fileio import canonical_json, encodable, file_hash, read_jsonl, text_hash
 from qwen_eval.types import Item, Response, Score
 
 if TYPE_CHECKING:
@@ -28,6 +29,32 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FILES = ("run.json", "prompts.json", "samples.jsonl", "metrics.json")
 _TOLD = ("data_source", "shots", "protocol")
+_MEASURED = ("samples", "tokens", "seconds", "peak_memory")
+MOST = 1e60  # the largest score: with a larger one there is no arithmetic
+
+Kind = TypeVar("Kind")
+CLOSED = {"extra": "forbid", "allow_inf_nan": False}
+"""For pydantic: a class with it as `__pydantic_config__` takes no other keys, and no NaN."""
+
+
+def as_written(kind: type[Kind], value: Any) -> Kind:
+    """What a JSON file holds as the type that its schema names, down to the last field. Raises
+    ValueError naming the first key at fault."""
+    from pydantic import ValidationError
+
+    try:
+        found: Kind = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True)
@@ -35,6 +62,8 @@ class TaskInfo:
     """One task of a run. `data_kind` is mirror, package, hub or sample; `data_digest` hashes all
     rows of the split, `prompts_digest` all that was asked of the selected ones. `protocol`, the
     recipe's source, and `shots` are told, not compared."""
+
+    __pydantic_config__: ClassVar = CLOSED
 
     recipe: str
     version: int
@@ -58,6 +87,8 @@ class RunInfo:
     """run.json. `identity` holds what must be equal for a run to be resumed; `environment` is what
     merely was so (versions, machine); `invocations` lists each start with its time and speed."""
 
+    __pydantic_config__: ClassVar = CLOSED
+
     model: dict[str, Any]
     tasks: dict[str, TaskInfo]
     settings: dict[str, Any]
@@ -80,6 +111,8 @@ class RunInfo:
 class SampleRecord:
     """One line of samples.jsonl. `prefix` is a key of prompts.json; `responses` hold every reply
     in order, so a scorer can be applied again without a model."""
+
+    __pydantic_config__: ClassVar = CLOSED
 
     id: str
     task: str
@@ -146,13 +179,14 @@ def read_info(folder: Path) -> RunInfo:
     if (there := raw.get("schema", SCHEMA)) != SCHEMA:
         raise UserError(f"{folder / 'run.json'}: of schema {there!r}, this version reads {SCHEMA}")
     try:
-        tasks = {name: TaskInfo(**task) for name, task in raw.pop("tasks").items()}
-        info = RunInfo(**raw, tasks=tasks)
-    except (TypeError, KeyError, AttributeError) as error:
+        info = as_written(RunInfo, raw)
+        for key, start in ((key, start) for start in info.invocations for key in _MEASURED):
+            if not isinstance(start.get(key, 0), int | float):
+                raise ValueError(f"invocations: {key} is no number")
+        if not isinstance(info.model.get("detail", {}), dict):
+            raise ValueError("model.detail: not an object")
+    except ValueError as error:
         raise UserError(f"{folder / 'run.json'}: not a run of this version ({error})") from error
-    kept = (info.model, info.settings, info.environment)
-    if not (all(isinstance(k, dict) for k in kept) and _is_list_of_dicts(info.invocations)):
-        raise UserError(f"{folder / 'run.json'}: damaged; restore it or run anew elsewhere")
     return info
 
 
@@ -179,13 +213,23 @@ class Run:
 def read_run(folder: Path) -> Run:
     """A run directory. Raises UserError if it is none, or damaged, or from another version; files
     of a finished run must be the bytes that were written."""
-    finished = (folder / "DONE").exists()
+    try:
+        finished = (folder / "DONE").exists()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     digests = read_json(folder / "DONE") if finished else {}
     for path in (folder / name for name in FILES if finished):
         if not path.is_file() or file_hash(path) != digests.get(path.name):
             raise UserError(f"{path}: damaged since the run ended; restore it or run anew")
     info, samples = read_info(folder), read_samples(folder)
-    return Run(folder, info, samples, finished, read_json(folder / "prompts.json"))
+    if unknown := {record.task for record in samples} - info.tasks.keys():
+        raise UserError(f"{folder}: samples of {min(unknown)}, which run.json does not name")
+    prompts = folder / "prompts.json"
+    try:
+        prefixes = as_written(dict[str, str], read_json(prompts))
+    except ValueError as error:
+        raise UserError(f"{prompts}: damaged ({error})") from error
+    return Run(folder, info, samples, finished, prefixes)
 
 
 def read_samples(folder: Path) -> list[SampleRecord]:
@@ -219,10 +263,13 @@ def _samples_of(path: Path) -> dict[tuple[str, str], SampleRecord]:
         if raw.keys() == {"invocation"}:
             continue
         try:
-            record = SampleRecord(**raw)
-            if not (isinstance(record.values, dict) and _is_list_of_dicts(record.responses)):
-                raise TypeError("values or responses of another type")
-        except TypeError as error:
+            record = as_written(SampleRecord, raw)
+            as_written(list[Response], record.responses)
+            if not isinstance(record.detail.get("margin", 0.0), int | float):
+                raise ValueError("detail.margin: not a number")
+            if any(abs(value) > MOST for value in record.values.values()):
+                raise ValueError(f"values: beyond {MOST:g}")
+        except ValueError as error:
             raise UserError(f"{path}, line {number}: not a sample record ({error})") from error
         records[record.task, record.id] = record
     return records
@@ -241,17 +288,13 @@ def invocations_of(journal: Path) -> list[dict[str, Any]]:
     return [each for each in found if isinstance(each, dict)]
 
 
-def _is_list_of_dicts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A file of a run directory. Raises UserError if it is missing or no JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; is {path.parent} a run directory?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object")
@@ -266,21 +309,20 @@ def to_frame(folders: Iterable[Path]) -> pandas.DataFrame:
     for folder in folders:
         model = read_info(folder).model.get("name", "")
         for record in read_samples(folder):
-            rows.append(
-                {
-                    "run": str(folder),
-                    "model": model,
-                    "task": record.task,
-                    "id": record.id,
-                    "group": record.group,
-                    "status": record.status,
-                    "answer": record.answer,
-                    "target": record.target,
-                    "prompt_truncated": record.prompt_truncated,
-                    "output_truncated": record.output_truncated,
-                    **record.values,
-                }
-            )
+            row = {
+                "run": str(folder),
+                "model": model,
+                "task": record.task,
+                "id": record.id,
+                "group": record.group,
+                "status": record.status,
+                "answer": record.answer,
+                "target": record.target,
+                "prompt_truncated": record.prompt_truncated,
+                "output_truncated": record.output_truncated,
+                **record.values,
+            }
+            rows.append({k: encodable(v) if isinstance(v, str) else v for k, v in row.items()})
     return pd.DataFrame(rows)
 
 

@@ -55,7 +55,8 @@ def detectable_difference(
     """Smallest drop between two runs over the same n items that a one-sided paired test finds.
 
     Normal approximation to McNemar's test; `discordance` is the share of items on which the two
-    runs disagree. As a fraction (0.02 is two points).
+    runs disagree. As a fraction (0.02 is two points), and never below the few items without which
+    the exact test finds nothing; above 1 where there are not even so many.
     """
     if n < 1:
         raise ValueError("a comparison needs at least one item")
@@ -66,7 +67,8 @@ def detectable_difference(
     for _ in range(50):
         inner = max(discordance - delta * delta, 0.0)
         delta = (a * math.sqrt(discordance) + b * math.sqrt(inner)) / math.sqrt(n)
-    return min(delta, discordance)
+    fewest = math.ceil(math.log(alpha, 0.5))  # all lost, none gained: p is 0.5 ** fewest
+    return max(min(delta, discordance), fewest / n)
 
 
 def items_needed(

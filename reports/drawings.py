@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from . import charts, figures
 from .view import Report, Score
 
 CHANGE = 50.0  # points of difference that get the full colour
+SHORTEST = 64  # tokens of context that a group may stand for
+_WHOLE = re.compile("[1-9][0-9]{0,8}")
 
 
 def scores_of(report: Report, task: str) -> list[Score]:
@@ -27,7 +30,7 @@ def scale(report: Report, task: str, published: Sequence[float]) -> charts.Axis:
 
 def forest(report: Report) -> charts.Axis:
     """One axis for all differences, in points."""
-    compared = [one.paired for pair in report.pairs for one in pair.tasks]
+    compared = [one.paired for pair in report.pairs for one in pair.sound]
     return charts.even(100 * bound for paired in compared for bound in (paired.low, paired.high))
 
 
@@ -44,7 +47,7 @@ def by_length(report: Report, task: str) -> ByLength | None:
     lines: dict[str, list[charts.Point]] = {}
     for run in report.runs:
         score = run.scores.get(task)
-        if score is None or not _are_lengths(score):
+        if score is None or score.invalid or not _are_lengths(score):
             continue
         unit = figures.unit_of(score.info.metric)
         lines[run.label] = [
@@ -55,14 +58,17 @@ def by_length(report: Report, task: str) -> ByLength | None:
 
 
 def _are_lengths(score: Score) -> bool:
-    return len(score.groups) >= 3 and all(
-        name.isascii() and name.isdigit() and int(name) > 0 for name in score.groups
-    )
+    """Whole numbers that at least double: not levels, nor years."""
+    if len(score.groups) < 3 or not all(map(_WHOLE.fullmatch, score.groups)):
+        return False
+    lengths = sorted(map(int, score.groups))
+    return lengths[0] >= SHORTEST and lengths[-1] >= 2 * lengths[0]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject: percent in every run, and points against the first one, each with its colour."""
+    """A subject: percent in every run, and points of the others against the first one, each with
+    its colour; None where a run does not say."""
 
     name: str
     n: int
@@ -73,7 +79,7 @@ class Subject:
 def by_subject(report: Report, task: str) -> list[list[Subject]]:
     """The heat map's rows in columns of one height; none where there are fewer than two subjects,
     or where groups are lengths or scores no percentages."""
-    scores = scores_of(report, task)
+    scores = [score for score in scores_of(report, task) if not score.invalid]
     names = sorted({name for score in scores for name in score.groups})
     if len(names) < 2 or any(
         _are_lengths(score) or figures.unit_of(score.info.metric) != "percent" for score in scores
@@ -83,7 +89,8 @@ def by_subject(report: Report, task: str) -> list[list[Subject]]:
     low, high = min(known), max(known)
     rows = []
     for name in names:
-        there = [score.groups.get(name) for score in scores]
+        found = [run.scores.get(task) for run in report.runs]
+        there = [s.groups.get(name) if s and not s.invalid else None for s in found]
         values = [None if one is None else 100 * one.estimate for one in there]
         first = values[0]
         gaps = [None if v is None or first is None else v - first for v in values[1:]]
@@ -95,5 +102,5 @@ def by_subject(report: Report, task: str) -> list[list[Subject]]:
                 [(v, 5 if v is None else charts.heat(v, -CHANGE, CHANGE)) for v in gaps],
             )
         )
-    height = -(-len(rows) // (3 if len(scores) == 1 else 2))
+    height = -(-len(rows) // (3 if len(report.runs) == 1 else 2))
     return [rows[i : i + height] for i in range(0, len(rows), height)]

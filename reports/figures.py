@@ -8,6 +8,7 @@ import math
 from typing import Literal
 
 from qwen_eval.metrics import Estimate
+from qwen_eval.paired import Paired
 
 Unit = Literal["percent", "perplexity"]
 
@@ -27,17 +28,33 @@ def scaled(value: float, unit: Unit) -> float:
 def ends(estimate: Estimate, unit: Unit) -> tuple[float, float]:
     """The interval in the unit, the lower end first."""
     low, high = sorted((scaled(estimate.low, unit), scaled(estimate.high, unit)))
-    return (max(low, 0.0), min(high, 100.0)) if unit == "percent" else (low, high)
+    is_share = unit == "percent" and 0.0 <= estimate.estimate <= 1.0
+    return (max(low, 0.0), min(high, 100.0)) if is_share else (low, high)
 
 
 def shown(value: float, unit: Unit = "percent") -> str:
     """A figure that is in its unit already."""
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
     return f"{value:.1f}" if unit == "percent" else f"{value:.2f}"
 
 
 def points(share: float) -> str:
     """A difference of shares, in points with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")
+    sign = "+" if share >= 0 else "−"
+    return f"{sign}{shown(abs(100 * share))}"
+
+
+def ratio(difference: float) -> str:
+    """Between two perplexities, from the difference of their mean log-likelihoods: exp(-x)."""
+    return f"×{shown(scaled(difference, 'perplexity'), 'perplexity')}"
+
+
+def change(paired: Paired, unit: Unit) -> tuple[str, str, str]:
+    """A difference and its interval: points, or ratios of perplexity (below 1 is better)."""
+    if unit == "percent":
+        return points(paired.delta), points(paired.low), points(paired.high)
+    return ratio(paired.delta), ratio(paired.high), ratio(paired.low)
 
 
 def p_value(p: float) -> str:

@@ -4,10 +4,12 @@ from the paper's. `say` translates a sentence and fills its places.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from qwen_eval.paper import Figure
 
+from .figures import unit_of
 from .plain import one_line
 from .view import Report, RunView, Score
 
@@ -24,7 +26,7 @@ def _caveats_of(run: RunView, say: Say) -> Iterator[str]:
     label = one_line(run.label, 80)
     if not run.finished:
         so_far = sum(score.counts["samples"] for score in run.scores.values())
-        yield say("%(run)s is still running: its figures are of %(count)s samples so far.",
+        yield say("%(run)s is unfinished: %(count)s samples so far, which are no random draw.",
                   run=label, count=so_far)  # fmt: skip
     if note := (run.model.get("detail") or {}).get("note"):
         yield f"{label}: {one_line(str(note))}"
@@ -44,11 +46,23 @@ def _caveats_of(run: RunView, say: Say) -> Iterator[str]:
 
 
 def near_figures(report: Report, task: str) -> list[Figure]:
-    """Of the published figures those of Qwen's own models, at this run's number of shots where the
-    paper has it."""
-    own = [figure for figure in report.anchors[task] if figure.model.startswith("Qwen")]
+    """Of the published figures those of Qwen's own models that measure what the task does, as a
+    whole, at this run's number of shots where the paper has it."""
+    infos = [run.scores[task].info for run in report.runs if task in run.scores]
+    units = {unit_of(info.metric) for info in infos}
+    metrics = {info.metric for info in infos} | {"perplexity"}
+    # Several columns of a table: of single lengths, or of win, tie and loss.
+    columns = Counter((figure.table, figure.model, figure.shots) for figure in report.anchors[task])
+    own = [
+        figure
+        for figure in report.anchors[task]
+        if figure.model.startswith("Qwen")
+        and figure.unit in units
+        and figure.metric in metrics
+        and columns[figure.table, figure.model, figure.shots] == 1
+    ]
     own = [figure for figure in own if figure.shots is not None] or own
-    shots = {run.scores[task].info.shots for run in report.runs if task in run.scores}
+    shots = {info.shots for info in infos}
     fitting = [figure for figure in own if figure.shots in shots] or own
     # Two tables may hold one figure.
     return list({(figure.model, figure.value): figure for figure in fitting}.values())

@@ -33,7 +33,6 @@ from .view import Report
 
 Language = Literal["en", "zh"]
 TEMPLATES = Path(__file__).parent / "templates"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,24 @@ def _environment(language: Language) -> Environment:
     env.filters |= {
         "shown": figures.shown,
         "points": figures.points,
+        "ratio": figures.ratio,
         "p_value": figures.p_value,
         "duration": figures.duration,
         "size": figures.size,
         "table_name": lambda name: _table_name(name, say),
     }
-    env.tests["proven"] = _is_proven
+    env.tests |= {"proven": _is_proven, "too_few": _are_too_few}
     env.globals |= {
         "_": say,
         "scaled": figures.scaled,
         "ends": figures.ends,
+        "change": figures.change,
         "unit_of": figures.unit_of,
         "stacked": charts.stacked,
         "rule_title": rule_title,
         "difference_text": _difference_text,
         "language": language,
         "version": __version__,
-        "letters": LETTERS,
     }
     return env
 
@@ -122,6 +122,8 @@ def page(
         "names": " · ".join(one_line(run.label, 80) for run in report.runs),
         "units": units,
         "near": near,
+        "letters": [_letters(place) for place in range(len(report.runs))],
+        "compared": any(pair.tasks for pair in report.pairs),
         "scales": {
             task: drawings.scale(report, task, [figure.value for figure in near[task]])
             for task in report.tasks
@@ -214,9 +216,20 @@ def _is_proven(one: TaskComparison, alpha: float) -> bool:
     return one.p_adjusted <= alpha
 
 
+def _are_too_few(one: TaskComparison, alpha: float) -> bool:
+    """Whether no outcome of the test would be a proof: half of all ways to fall, for each unit."""
+    return 0.5 ** (one.paired.clusters or one.paired.n) > alpha
+
+
 def _difference_text(one: TaskComparison) -> str:
-    low, high = figures.points(one.paired.low), figures.points(one.paired.high)
-    return f"{figures.points(one.paired.delta)} ({low} … {high})"
+    delta, low, high = figures.change(one.paired, figures.unit_of(one.metric))
+    return f"{delta} ({low} … {high})"
+
+
+def _letters(place: int) -> str:
+    """A to Z, then AA and so on."""
+    before, last = divmod(place, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
 
 
 def _sections(known: Mapping[str, Any], say: Say) -> list[tuple[str, str]]:
@@ -224,8 +237,8 @@ def _sections(known: Mapping[str, Any], say: Say) -> list[tuple[str, str]]:
     there = (
         ("verdict", "Verdict", True),
         ("scores", "Scores", True),
-        ("differences", "Differences", bool(report.pairs)),
-        ("flips", "Changed answers", any(pair.changed for pair in report.pairs)),
+        ("differences", "Differences", known["compared"]),
+        ("flips", "Changed answers", any(any(pair.changed.values()) for pair in report.pairs)),
         ("outcomes", "How answers ended", bool(known["outcomes"])),
         ("judged", "Win, tie, loss", bool(known["judged"])),
         ("lengths", "By length", bool(known["drawn"])),

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from qwen_eval.compare import TaskComparison, compare_runs
+from qwen_eval.compare import TaskComparison, compare_runs, differing_fields
 from qwen_eval.errors import RefusedError
-from qwen_eval.metrics import Estimate, summarise
+from qwen_eval.metrics import Estimate, TaskMetrics, stored, summarise
 from qwen_eval.paired import holm
 from qwen_eval.paper import Figure, published
-from qwen_eval.results import Run, TaskInfo, read_metrics
+from qwen_eval.results import Run, TaskInfo
 from qwen_eval.stats import detectable_difference
 
 from .flips import ChangedAnswer, changed_answers
@@ -64,13 +64,24 @@ class RunView:
 
 @dataclass(frozen=True)
 class Pair:
-    """A candidate held against the first run: tasks that could be compared, why others not, and
-    some of the answers that changed, by task."""
+    """A candidate held against the first run: tasks that could be compared, why others not, those
+    that one of the two does not have, and some of the answers that changed, by task.
+
+    `invalid`: tasks whose score in one of the two means nothing, so their difference neither. They
+    take no part in Holm's correction and their p_adjusted is 1.
+    """
 
     candidate: int
     tasks: tuple[TaskComparison, ...]
+    invalid: tuple[str, ...]
     refused: dict[str, str]
+    missing: tuple[str, ...]
     changed: dict[str, tuple[ChangedAnswer, ...]]
+
+    @property
+    def sound(self) -> tuple[TaskComparison, ...]:
+        """The comparisons that say something."""
+        return tuple(one for one in self.tasks if one.task not in self.invalid)
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ def build(
     tasks = tuple(dict.fromkeys(task for run in runs for task in run.info.tasks))
     return Report(
         runs=views,
-        pairs=tuple(_pair(i, runs[0], runs[i], alpha) for i in range(1, len(runs))),
+        pairs=tuple(_pair(i, runs, views, alpha) for i in range(1, len(runs))),
         anchors={task: tuple(published(task.partition("@")[0])) for task in tasks},
         facts=tuple(_facts(runs)),
         alpha=alpha,
@@ -124,12 +135,14 @@ def build(
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Model and dtype, and as much of the folder as it takes to tell the runs apart."""
-    named = [f"{run.info.model.get('name')} {run.info.model.get('dtype', '')}" for run in runs]
+    models = (run.info.model for run in runs)
+    names = [f"{model.get('name')} {model.get('dtype', '')}".strip() for model in models]
+    labels = names
     for folders in ([run.folder.name for run in runs], [str(run.folder) for run in runs]):
-        if len(set(named)) == len(named):
+        if len(set(labels)) == len(labels):
             break
-        named = [f"{name.partition(' (')[0]} ({f})" for name, f in zip(named, folders, strict=True)]
-    return named
+        labels = [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
+    return labels
 
 
 def _run_view(run: Run, label: str) -> RunView:
@@ -143,6 +156,8 @@ def _run_view(run: Run, label: str) -> RunView:
         (float(start.get("peak_memory") or 0) for start in starts), default=0.0
     )
     asked = sum(info.selected for info in run.info.tasks.values())
+    # A finished run has said its scores; they are not computed a second time.
+    said = stored(run) if run.finished else {}
     return RunView(
         label=label,
         folder=str(run.folder),
@@ -150,33 +165,32 @@ def _run_view(run: Run, label: str) -> RunView:
         started=str(starts[0].get("started", "")) if starts else "",
         model=run.info.model,
         isolation=run.info.isolation,
-        scores={name: _score(run, info) for name, info in run.info.tasks.items()},
+        scores={name: _score(run, info, said.get(name)) for name, info in run.info.tasks.items()},
         cost=cost,
         left=0 if run.finished else max(asked - len(run.samples), 0),
     )
 
 
-def _score(run: Run, info: TaskInfo) -> Score:
+def _score(run: Run, info: TaskInfo, said: TaskMetrics | None) -> Score:
     records = list(run.of(info.recipe).values())
-    # A finished run has said its scores; they are not computed a second time.
-    stored = read_metrics(run.folder)["tasks"].get(info.recipe) if run.finished else None
-    found = stored or summarise(info.recipe, info.metric, records).to_json()
+    found = said or summarise(info.recipe, info.metric, records)
     return Score(
         task=info.recipe,
         info=info,
-        overall=Estimate(**found["overall"]) if found["overall"] else None,
-        counts=found["counts"],
-        invalid=found["invalid"],
-        groups={name: Estimate(**one) for name, one in found["groups"].items()},
-        categories={name: Estimate(**one) for name, one in found["categories"].items()},
-        tokens=found["tokens"],
+        overall=found.overall,
+        counts=found.counts,
+        invalid=found.invalid,
+        groups=found.groups,
+        categories=found.categories,
+        tokens=found.tokens,
         outcomes=shares(records, info.metric),
         judged=win_tie_loss(records),
         detectable=detectable_difference(max(len(records), 1)),
     )
 
 
-def _pair(candidate: int, baseline: Run, other: Run, alpha: float) -> Pair:
+def _pair(candidate: int, runs: Sequence[Run], views: Sequence[RunView], alpha: float) -> Pair:
+    baseline, other = runs[0], runs[candidate]
     found: list[TaskComparison] = []
     refused = {}
     for task in baseline.info.tasks:
@@ -186,14 +200,27 @@ def _pair(candidate: int, baseline: Run, other: Run, alpha: float) -> Pair:
             # One that is still going is compared as far as it is, and the page says so.
             found += compare_runs(baseline, other, tasks=[task], allow=("unfinished",), alpha=alpha)
         except RefusedError as error:
-            refused[task] = str(error)
-    adjusted = holm([one.paired.p for one in found])
-    tasks = tuple(replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True))
-    changed = {
-        one.task: changed_answers(one.flips, baseline.of(one.task), other.of(one.task))
-        for one in tasks
-    }
-    return Pair(candidate, tasks, refused, changed)
+            differing = differing_fields(task, baseline, other)
+            why = "; ".join(
+                f"{field} is {there} there, {here} here" for field, there, here in differing
+            )
+            refused[task] = why or str(error).removeprefix(f"{task}: ")
+    scores = (score for i in (0, candidate) for score in views[i].scores.items())
+    invalid = {task for task, score in scores if score.invalid}
+    sound = [one for one in found if one.task not in invalid]
+    adjusted = holm([one.paired.p for one in sound])
+    p_of = {one.task: p for one, p in zip(sound, adjusted, strict=True)}
+    return Pair(
+        candidate,
+        tuple(replace(one, p_adjusted=p_of.get(one.task, 1.0)) for one in found),
+        tuple(one.task for one in found if one.task in invalid),
+        refused,
+        tuple(sorted(baseline.info.tasks.keys() ^ other.info.tasks.keys())),
+        {
+            one.task: changed_answers(one.flips, baseline.of(one.task), other.of(one.task))
+            for one in found
+        },
+    )
 
 
 def _facts(runs: Sequence[Run]) -> list[Fact]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qwen_eval.cli.options import command_from
-from qwen_eval.errors import UserError
+from qwen_eval.cli.setup import check_alpha
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,8 +39,7 @@ class CompareOptions:
 @command_from(CompareOptions)
 def command(options: CompareOptions) -> None:
     """Compare two runs by paired tests: differences with intervals, Holm over the tasks."""
-    if not 0 < options.alpha < 0.5:
-        raise UserError(f"--alpha {options.alpha}: give a chance between 0 and 0.5, such as 0.05")
+    check_alpha(options.alpha)
     from rich.console import Console
 
     from qwen_eval.compare import compare_runs

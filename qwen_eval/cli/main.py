@@ -25,6 +25,7 @@ from qwen_eval.cli import (
     tasks,
 )
 from qwen_eval.errors import QwenEvalError
+from qwen_eval.reports.plain import visible
 
 app = typer.Typer(
     name="qwen-eval",
@@ -90,6 +91,4 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    from qwen_eval.reports.plain import visible
-
     print("qwen-eval: " + visible(" ".join(message.split())), file=sys.stderr)

@@ -114,11 +114,17 @@ def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
         print(
             f"{row['task']}: {row['samples']} of {row['available']} samples ({row['data']}), "
             f"{row['prompt_characters']:,} prompt characters over {row['shared_prefixes']} shared "
-            f"prefixes; two models are told apart from {difference:.1f} points on (10% of answers "
-            "differing, power 0.8)"
+            f"prefixes; {_told_apart(difference)}"
         )
     if options.as_json:
         print(json.dumps({"plan": plan}))
+
+
+def _told_apart(points: float) -> str:
+    if points > 100:
+        return "too few to tell two models apart"
+    apart = f"two models are told apart from {points:.1f} points on"
+    return f"{apart} (10% of answers differing, power 0.8)"
 
 
 def _open_sandbox(tasks: list[LoadedTask]) -> Sandbox | None:

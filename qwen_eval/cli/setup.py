@@ -47,6 +47,12 @@ def check_choice(flag: str, value: str, allowed: Sequence[str]) -> None:
         raise UserError(f"{flag} {value}: choose one of {', '.join(allowed)}")
 
 
+def check_alpha(alpha: float) -> None:
+    """Raises UserError unless alpha is a chance of a false alarm that tests can be held to."""
+    if not 1e-9 <= alpha < 0.5:
+        raise UserError(f"--alpha {alpha}: give a chance between 0 and 0.5, such as 0.05")
+
+
 def parse_bytes(flag: str, text: str | None) -> int | None:
     """`2GiB`, `1.5G`, `800MB` → bytes, always in powers of 1024. Raises UserError."""
     if text is None:

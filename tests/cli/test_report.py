@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from qwen_eval.run_writer import RunWriter
 from tests.cli.command import PROGRAM, environment, qwen_eval, refused
+from tests.harness.toys import record, run_info
+from tests.reports.test_ci import EVERY
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +98,19 @@ def test_a_gates_verdict_comes_first(tmp_path: Path, runs: dict[str, Path]) -> N
     assert html.index("Gate: FAIL") < html.index("Worse on 2 of 2")
 
 
-def test_watching_ends_when_the_run_does(tmp_path: Path, runs: dict[str, Path]) -> None:
-    going = tmp_path / "going"
-    shutil.copytree(runs["chance"], going)
-    done = (going / "DONE").rename(tmp_path / "DONE")
-    page = tmp_path / "r.html"
+@pytest.fixture
+def going(tmp_path: Path, runs: dict[str, Path]) -> Path:
+    """A run without its end."""
+    folder = tmp_path / "going"
+    shutil.copytree(runs["chance"], folder)
+    (folder / "DONE").rename(tmp_path / "DONE")
+    return folder
+
+
+@contextmanager
+def watching(going: Path) -> Iterator[subprocess.Popen[str]]:
+    """`report --watch` on it, once its first page is there."""
+    page = going.with_name("r.html")
     watch = subprocess.Popen(
         [*PROGRAM, "report", str(going), "-o", str(page), "--watch", "--every", "0.2"],
         env=environment(), stderr=subprocess.PIPE, text=True,
@@ -106,12 +120,91 @@ def test_watching_ends_when_the_run_does(tmp_path: Path, runs: dict[str, Path]) 
         while not page.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert 'http-equiv="refresh"' in page.read_text(encoding="utf-8")
-        done.rename(going / "DONE")
-        _, said = watch.communicate(timeout=60)
+        assert watch.stderr
+        assert "samples" in watch.stderr.readline()
+        yield watch
     finally:
         watch.kill()
-    assert watch.returncode == 0, said
     assert 'http-equiv="refresh"' not in page.read_text(encoding="utf-8")
+    assert "<h1>" in page.read_text(encoding="utf-8")
+
+
+def test_watching_ends_when_the_run_does(going: Path) -> None:
+    with watching(going) as watch:
+        going.with_name("DONE").rename(going / "DONE")
+        _, said = watch.communicate(timeout=60)
+        assert watch.returncode == 0, said
+    assert "unfinished" not in going.with_name("r.html").read_text(encoding="utf-8")
+
+
+def test_interrupted_it_leaves_a_page_that_waits_for_nothing(going: Path) -> None:
+    with watching(going) as watch:
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=60)
+        assert watch.returncode == 130
+        assert said.splitlines()[-1] == "qwen-eval: interrupted"
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("what", ["gone", "damaged"])
+def test_a_run_that_ends_badly_is_one_line(going: Path, what: str) -> None:
+    with watching(going) as watch:
+        if what == "gone":
+            shutil.rmtree(going)
+        else:
+            (going / "run.json").write_text("{")
+        _, said = watch.communicate(timeout=60)
+        assert watch.returncode == 2
+        assert said.splitlines()[-1].startswith(f"qwen-eval: {going}")
+        assert "Traceback" not in said
+
+
+def test_half_a_character_leaves_the_twins_readable(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", run_info(), [])
+    writer.add(record(0, answer="\ud83d", group="组"))
+    writer.close()
+    for name in ("r.json", "r.csv", "r.html"):
+        done = qwen_eval("report", tmp_path / "run", "-o", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        assert "组" in (tmp_path / name).read_text(encoding="utf-8") or name == "r.html"
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+
+
+def test_names_of_files_do_not_act(tmp_path: Path, runs: dict[str, Path]) -> None:
+    name = "a #?%41 \"q'\n\x1b[31m.html"
+    done = qwen_eval("report", runs["chance"], "-o", tmp_path / name)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert done.stdout.count("\n") == 1
+    said = refused(qwen_eval("report", tmp_path / "\x1b[31mnowhere"))
+    assert "␛[31mnowhere" in said
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"rules": "all"},
+        {"rules": [3]},
+        {"rules": [{"rule": {}, "verdict": "PASS", "message": ""}]},
+        {"quarantine": [{"task": "mmlu"}]},
+        {"warnings": 1},
+        {"verdict": None},
+        {"candidate": "runs/a"},
+        {"schema": 2},
+    ],
+)
+def test_a_file_that_is_no_verdict(tmp_path: Path, runs: dict[str, Path], damage: dict) -> None:
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps(EVERY | damage))
+    said = refused(qwen_eval("report", runs["chance"], "--gate", path, cwd=tmp_path))
+    assert f"--gate {path}: not a verdict" in said
+
+
+def test_a_verdict_on_other_runs_is_not_shown(tmp_path: Path, runs: dict[str, Path]) -> None:
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps(EVERY))
+    said = refused(qwen_eval("report", runs["chance"], "--gate", path, cwd=tmp_path))
+    assert "judges m (runs/a), which is none of the runs named" in said
 
 
 @pytest.mark.parametrize(
@@ -120,16 +213,24 @@ def test_watching_ends_when_the_run_does(tmp_path: Path, runs: dict[str, Path]) 
         (("nowhere",), "is nowhere a run directory?"),
         (("RUN", "-o", "page.pdf"), "--out page.pdf: end it in .html, .json, .csv"),
         (("RUN", "RUN"), "a run is named twice"),
+        (("RUN", "RUN/../chance"), "a run is named twice"),
+        (("a" * 300,), "cannot be read (File name too long)"),
+        (("RUN", "-o", "RUN/run.json"), "run.json: belongs to a run; choose another name"),
+        (("RUN", "-o", "."), "--out .: end it in"),
+        (("RUN", "-o", "a.html"), "--out a.html: a folder; name a file in it"),
+        (("RUN", "--alpha", "1e-300"), "--alpha 1e-300"),
+        (("RUN", "--every", "inf", "--watch"), "--every"),
         (("RUN", "--language", "fr"), "--language fr: choose one of en, zh"),
         (("RUN", "--alpha", "1"), "--alpha 1.0"),
         (("RUN", "--gate", "none.json"), "--gate none.json: cannot be read"),
         (("RUN", "--gate", "RUN/metrics.json"), "not a verdict"),
-        (("RUN", "-o", "no/such/folder/r.html"), "cannot write"),
+        (("RUN", "-o", "no/such/folder/r.html"), "r.html: No such file or directory"),
         (("RUN", "-o", "r.json", "--watch"), "--watch: only a .html page"),
     ],
 )
 def test_mistakes_are_one_line(
     tmp_path: Path, runs: dict[str, Path], arguments: tuple[str, ...], says: str
 ) -> None:
+    (tmp_path / "a.html").mkdir()
     words = [word.replace("RUN", str(runs["chance"])) for word in arguments]
     assert says in refused(qwen_eval("report", *words, cwd=tmp_path))

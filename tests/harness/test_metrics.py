@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_eval.metrics import LIMITS, estimate, summarise
-from qwen_eval.results import SampleRecord
-from tests.harness.toys import record
+from qwen_eval.errors import UserError
+from qwen_eval.metrics import LIMITS, estimate, stored, summarise
+from qwen_eval.results import Run, SampleRecord
+from tests.harness.toys import record, run_info
 
 
 def summary(records: list[SampleRecord], **options):
@@ -82,3 +87,25 @@ def test_an_interval_fits_its_values() -> None:
 def test_tokens_are_added_up() -> None:
     responses = [{"prompt_tokens": 5, "output_tokens": 2}, {"prompt_tokens": 7}]
     assert summary([record(0, responses=responses)]).tokens == {"prompt": 12, "output": 2}
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
+    row = summary([record(i, float(i % 2)) for i in range(4)])
+    run = Run(tmp_path, run_info(), [], finished=True)
+    whole = row.to_json()
+    (tmp_path / "metrics.json").write_text(json.dumps({"tasks": {"toy@strict": whole}}))
+    assert stored(run) == {"toy@strict": row}
+    nan = whole | {"overall": whole["overall"] | {"estimate": float("nan")}}
+    damaged: dict[str, Any] = {
+        "valid dictionary": {},
+        "no task toy@strict": {"tasks": {}},
+        "toy@strict": {"tasks": {"toy@strict": None}},
+        "overall.estimate": {"tasks": {"toy@strict": nan}},
+        "no counts.errors": {"tasks": {"toy@strict": whole | {"counts": {"samples": 4}}}},
+        "no tokens.prompt": {"tasks": {"toy@strict": whole | {"tokens": {}}}},
+    }
+    for named, written in damaged.items():
+        (tmp_path / "metrics.json").write_text(json.dumps(written))
+        with pytest.raises(UserError, match="not metrics of this version") as error:
+            stored(run)
+        assert named in str(error.value)

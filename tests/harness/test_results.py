@@ -14,6 +14,7 @@ from qwen_eval.results import (
     identity_digest,
     read_info,
     read_metrics,
+    read_run,
     read_samples,
     response_from,
     sample_record,
@@ -162,6 +163,13 @@ def test_runs_become_one_table(tmp_path: Path) -> None:
     assert set(frame["id"]) == {i for _, i in ORDER}
 
 
+def test_half_a_character_fits_into_the_table(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, run_info(), [])
+    writer.add(record(0, answer="\ud83d 7"))
+    writer.close()
+    assert to_frame([tmp_path])["answer"].tolist() == ["\\ud83d 7"]
+
+
 def test_the_default_folder_names_the_run() -> None:
     assert identity_digest(run_info()) == identity_digest(replace(run_info(), environment={"a": 1}))
     assert identity_digest(run_info()) != identity_digest(run_info(settings={"seed": 2}))
@@ -190,16 +198,72 @@ def test_a_marker_that_cannot_be_taken_away(tmp_path: Path) -> None:
         RunWriter(tmp_path, run_info(), [])
 
 
-@pytest.mark.parametrize("damage", [{"values": None}, {"responses": [5]}, {"responses": None}])
-def test_a_record_of_another_shape_is_named(tmp_path: Path, damage: dict) -> None:
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"values": None}, "values"),
+        ({"values": {"accuracy": "right"}}, r"values\.accuracy"),
+        ({"values": {"accuracy": 1e200}}, "values: beyond 1e"),
+        ({"id": 7}, "id"),
+        ({"text": None}, "text"),
+        ({"answer": 3}, "answer"),
+        ({"detail": []}, "detail"),
+        ({"detail": {"margin": None}}, r"detail\.margin"),
+        ({"responses": [5]}, r"responses\.0"),
+        ({"responses": None}, "responses"),
+        ({"responses": [{"text": 5}]}, r"0\.text"),
+        ({"responses": [{"logprobs": [None]}]}, r"0\.logprobs\.0"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_record_of_another_shape_is_named(tmp_path: Path, damage: dict, named: str) -> None:
     lines = [json.dumps(asdict(record(0))), json.dumps(asdict(record(1)) | damage)]
     (tmp_path / "samples.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=r"samples\.jsonl, line 2: not a sample record"):
+    with pytest.raises(UserError, match=rf"samples\.jsonl, line 2: not a sample record \({named}"):
         read_samples(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [{"model": None}, {"invocations": None}, {"settings": 3}])
-def test_a_damaged_run_file_is_named(tmp_path: Path, damage: dict) -> None:
+def test_a_number_beyond_all_numbers_is_no_score(tmp_path: Path) -> None:
+    line = json.dumps(asdict(record(0))).replace("1.0", "1e999")  # JSON allows it, floats do not
+    (tmp_path / "samples.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="finite"):
+        read_samples(tmp_path)
+
+
+def test_a_detail_may_say_more(tmp_path: Path) -> None:
+    kept = record(0, detail={"margin": 1, "unheard": {"of": [None]}})
+    (tmp_path / "samples.jsonl").write_text(json.dumps(asdict(kept)) + "\n")
+    assert read_samples(tmp_path) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"model": None}, "model"),
+        ({"model": {"detail": "native"}}, r"model\.detail"),
+        ({"invocations": None}, "invocations"),
+        ({"invocations": [{"seconds": None}]}, "invocations: seconds"),
+        ({"settings": 3}, "settings"),
+        ({"isolation": None}, "isolation"),
+        ({"tasks": {"toy@strict": {}}}, r"tasks\.toy@strict\.recipe"),
+        ({"tasks": {"toy@strict": asdict(task_info()) | {"selected": None}}}, "tasks.*selected"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_damaged_run_file_is_named(tmp_path: Path, damage: dict, named: str) -> None:
     (tmp_path / "run.json").write_text(json.dumps(asdict(run_info()) | damage))
-    with pytest.raises(UserError, match=r"run\.json: damaged"):
+    with pytest.raises(UserError, match=rf"run\.json: not a run of this version \({named}"):
         read_info(tmp_path)
+
+
+def test_files_that_do_not_fit_one_another_are_no_run(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, run_info(), ["header "])
+    writer.add(record(0, task="ghost@strict"))
+    writer.close()
+    with pytest.raises(UserError, match=r"samples of ghost@strict, which run\.json does not name"):
+        read_run(tmp_path)
+    (tmp_path / "samples.jsonl").write_text("")
+    assert read_run(tmp_path).samples == []
+    (tmp_path / "prompts.json").write_text('{"p": 5}')
+    with pytest.raises(UserError, match=r"prompts\.json: damaged \(p"):
+        read_run(tmp_path)

@@ -58,3 +58,15 @@ def test_a_detectable_difference_is_detected_four_times_in_five() -> None:
 
 def test_more_samples_show_smaller_differences() -> None:
     assert detectable_difference(14042) < detectable_difference(1319) < detectable_difference(164)
+
+
+def test_no_drop_is_detectable_that_the_exact_test_cannot_prove() -> None:
+    """Five lost and none gained is the least of which p is below 0.05."""
+    from scipy.stats import binomtest
+
+    for n in (1, 3, 5, 8, 150, 14042):
+        lost = detectable_difference(n, 0.5 / n) * n
+        assert lost == pytest.approx(5)
+        assert binomtest(0, round(lost), alternative="less").pvalue <= 0.05
+        assert binomtest(0, round(lost) - 1, alternative="less").pvalue > 0.05
+    assert detectable_difference(150, 0.01, alpha=0.001) == pytest.approx(10 / 150)

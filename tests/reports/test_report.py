@@ -67,7 +67,7 @@ def two(**fields: Any) -> list[Run]:
     """Two runs that differ, with replies."""
     reply = {"responses": lambda i: [{"text": f"It is {i}.", "finish_reason": "stop"}]}
     return [
-        a_run(answers("1101-!", **reply, **fields), "a"),
+        a_run(answers("1101-1", **reply, **fields), "a"),
         a_run(answers("0111-1", **reply, **fields), "b"),
     ]
 
@@ -219,13 +219,25 @@ def test_lengths_are_a_curve_and_subjects_a_map() -> None:
     assert "4.48" in html, "exp(1.5)"
     assert 'id="groups"' not in html
     subjects = [record(i, group=f"subject_{i % 3}") for i in range(9)]
-    html = written(
-        [
-            a_run(subjects),
-        ]
-    )
+    html = written([a_run(subjects)])
     assert "subject 2" in html
     assert "<polyline" not in html
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ("1", "2", "5"),
+        ("2019", "2021", "2024"),
+        ("064", "128", "256"),
+        ("100", "200", "9" * 5000),
+        ("100", "200", "²00"),
+    ],
+)
+def test_groups_named_like_numbers_are_no_lengths(groups: tuple[str, ...]) -> None:
+    html = written([a_run([record(i, group=groups[i % 3]) for i in range(9)])])
+    assert "<polyline" not in html
+    assert 'id="groups"' in html
 
 
 def test_judgements_are_bars() -> None:
@@ -263,7 +275,7 @@ def test_the_page_beside_is_linked_by_a_plain_relative_name() -> None:
 def test_watching_it_reads_itself_again() -> None:
     assert 'http-equiv="refresh" content="5"' in written(two(), refresh=5)
     assert 'http-equiv="refresh"' not in written(two())
-    assert "still running" in Reader(written(two())).text
+    assert "unfinished, 0 samples to come" in Reader(written(two())).text
 
 
 def sentences() -> set[str]:
