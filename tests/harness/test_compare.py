@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from qwen_eval.compare import compare_runs
 from qwen_eval.errors import RefusedError, UserError
+from qwen_eval.reports.render import SampleSet, page
+from qwen_eval.reports.view import build
 from qwen_eval.results import Run, SampleRecord, read_run
 from qwen_eval.run_writer import RunWriter
 from tests.harness.toys import record, run_info, task_info
@@ -209,15 +212,13 @@ def test_a_future_schema_is_refused(tmp_path: Path) -> None:
         read_run(folder)
 
 
-@pytest.mark.slow
-def test_damaged_runs_are_refused_and_never_pass(tmp_path: Path) -> None:
-    """Cut, flipped, emptied or without a key: an error of ours, whatever the damage."""
-    good = written(tmp_path / "good")
+def damaged(good: Path, folder: Path, times: int) -> Iterator[None]:
+    """The run again and again in `folder`, each time with one file cut, flipped, gone, without a
+    key or another file's."""
     files = {path.name: path.read_bytes() for path in good.iterdir()}
-    folder = tmp_path / "bad"
     folder.mkdir()
     dice = random.Random(7)
-    for _ in range(1000):
+    for _ in range(times):
         for name, raw in files.items():
             (folder / name).write_bytes(raw)
         name = dice.choice(sorted(files))
@@ -236,6 +237,34 @@ def test_damaged_runs_are_refused_and_never_pass(tmp_path: Path) -> None:
             (folder / name).unlink()
         else:
             (folder / name).write_bytes(broken)
+        yield
+
+
+@pytest.mark.slow
+def test_damaged_runs_are_refused_and_never_pass(tmp_path: Path) -> None:
+    """An error of ours, whatever the damage."""
+    folder = tmp_path / "bad"
+    for _ in damaged(written(tmp_path / "good"), folder, 1000):
         with pytest.raises((UserError, RefusedError)) as caught:
             compare_runs(read_run(folder), read_run(folder))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_damaged_runs_are_never_a_reports_traceback(tmp_path: Path) -> None:
+    """Those that are not finished, so that no digest protects them: refused, or shown as far as
+    they can be read."""
+    good = written(tmp_path / "good")
+    for name in ("DONE", "metrics.json"):
+        (good / name).unlink()
+    folder, shown, refused = tmp_path / "bad", 0, []
+    for _ in damaged(good, folder, 1000):
+        try:
+            report = build([read_run(folder)])
+        except UserError as error:
+            refused.append(str(error))
+        else:
+            shown += bool(page(report, SampleSet()))
+    assert shown > 100
+    assert len(refused) > 300
+    assert not any("\n" in line for line in refused)
