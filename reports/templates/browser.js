@@ -118,7 +118,11 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     at("back").disabled = page === 0;
     at("next").disabled = page >= pages - 1;
   };
-  for (const label of data.runs) at("head").append(make("th", label));
+  for (const label of data.runs) {
+    const head = make("th", label);
+    head.scope = "col";
+    at("head").append(head);
+  }
   let waiting;
   at("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 150); });
   for (const id of ["task", "group", "outcome", "changed"]) at(id).addEventListener("change", filter);
