@@ -118,6 +118,38 @@ def test_samples_are_searched_filtered_and_opened_with_keys(browser: Any, tmp_pa
         assert "Few shots." in view.inner_text("#body")
 
 
+def test_a_score_that_is_no_share_is_a_figure(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, tmp_path / "r.html", written(of_every_kind())) as view:
+        for task, said in (("long", ["scored -2", "scored -3"]), ("human", ["partly 0.5"] * 2)):
+            view.select_option("#task", label=task)
+            cells = view.locator("tr.row").first.locator(".key-cell").all_inner_texts()
+            assert [cell.strip() for cell in cells] == said
+
+
+def test_lengths_are_in_the_order_of_numbers(browser: Any, tmp_path: Path) -> None:
+    runs = [a_run(answers("111", group=lambda i: str(4096 * 4**i)))]
+    with opened(browser, tmp_path / "r.html", written(runs)) as view:
+        assert view.locator("#group option").all_inner_texts() == ["all", "4096", "16384", "65536"]
+
+
+def test_what_was_not_judged_has_not_changed(browser: Any, tmp_path: Path) -> None:
+    runs = [a_run(answers("1!01"), "a"), a_run(answers("11!0"), "b")]
+    assert sum(len(one.flips) for one in build(runs).pairs[0].tasks) == 1
+    with opened(browser, tmp_path / "r.html", written(runs)) as view:
+        view.select_option("#changed", "any")
+        assert view.inner_text("#count") == "1 of 4 samples"
+
+
+def test_the_arrows_scroll_a_long_text_that_has_the_focus(browser: Any, tmp_path: Path) -> None:
+    runs = [a_run(answers("1" * 60, text="word " * 900))]
+    with opened(browser, tmp_path / "r.html", written(runs)) as view:
+        view.locator("#rows button.more").first.click()
+        view.locator("#rows pre").nth(1).evaluate("one => { one.tabIndex = 0; one.focus(); }")
+        view.keyboard.press("ArrowRight")
+        assert view.inner_text("#place") == "1 / 2"
+        assert view.locator("tr.row td").nth(2).inner_text().startswith("word word")
+
+
 def test_many_samples_are_paged(browser: Any, tmp_path: Path) -> None:
     runs = [a_run(answers("10" * 60, group=lambda i: f"g{i % 3}"))]
     report = build(runs)
@@ -190,6 +222,9 @@ def test_print_shows_what_was_folded(browser: Any, tmp_path: Path) -> None:
     with opened(browser, tmp_path / "r.html", written(two())) as view:
         view.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert view.locator("details:not([open])").count() == 0
+        view.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert view.locator("details[open]").count() == 0
+        view.evaluate("dispatchEvent(new Event('beforeprint'))")
         view.emulate_media(media="print")
         assert not view.is_visible("nav")
         assert view.is_visible("#flips pre")
