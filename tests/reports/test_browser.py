@@ -178,6 +178,21 @@ def test_it_is_readable_in_the_dark_and_on_a_narrow_screen(browser: Any, tmp_pat
         assert _contrast(ink, paper) >= 7
 
 
+@pytest.mark.parametrize("count", [2, 30])
+def test_long_names_and_many_runs_stay_on_the_page(
+    browser: Any, tmp_path: Path, count: int
+) -> None:
+    name = "m" * 300
+    runs = [
+        a_run(answers("10" * 4, group=lambda i: f"{name}{i % 3}", answer=name), f"{name}{k}")
+        for k in range(count)
+    ]
+    for width in (1200, 390):
+        with opened(browser, tmp_path / "r.html", written(runs),
+                    viewport={"width": width, "height": 800}) as view:  # fmt: skip
+            assert view.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_every_text_stands_out_from_what_is_behind_it(browser: Any, tmp_path: Path) -> None:
     """WCAG 2.2, 1.4.3: a contrast of 4.5 to 1."""
     html = written(of_every_kind(), gate=EVERY)

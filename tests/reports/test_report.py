@@ -263,6 +263,18 @@ def test_a_report_without_its_samples_is_small() -> None:
     assert len(page(report, SampleSet(3420, link="r-samples.html")).encode()) < 300 * 1024
 
 
+def test_no_text_however_long_is_the_whole_page() -> None:
+    long = "x" * 5_000_000
+    runs = [
+        a_run([record(i, value, group=f"{long}{i % 2}", text=long, target=long, answer=long,
+                      responses=[{"text": long, "finish_reason": "stop"}]) for i in range(3)],
+              "m" + long + name, isolation=long)
+        for name, value in (("a", 1.0), ("b", 0.0))
+    ]  # fmt: skip
+    assert len(written(runs).encode()) < 300 * 1024
+    assert "… (+" in written(runs)
+
+
 def test_the_page_beside_is_linked_by_a_plain_relative_name() -> None:
     report = build(two())
     html = page(report, SampleSet(9, link="a b&c-samples.html"))
