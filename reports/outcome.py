@@ -5,7 +5,7 @@ Pure: records in, counts out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qwen_eval.results import SampleRecord
 
@@ -21,15 +21,19 @@ OUTCOMES = (
     "no answer",
     "no answer, cut",
     "not judged",
+    "scored",
 )
 _JUDGED = ("win", "tie", "loss")
 
 
-def outcome(record: SampleRecord, metric: str) -> str:
-    """One of OUTCOMES. `cut`: the reply ended at the token limit."""
+def outcome(record: SampleRecord, metric: str, *, share: bool = True) -> str:
+    """One of OUTCOMES. `cut`: the reply ended at the token limit. `share`: whether 1 is right and 0
+    wrong (are_shares); a sample of anything else is merely scored."""
     value = record.values.get(metric, 0.0)
     if record.status == "error":
         return "not judged"
+    if not share:
+        return "scored"
     if value >= 1.0:
         return "right"
     cut = ", cut" if record.output_truncated else ""
@@ -48,10 +52,15 @@ def _program(verdict: str) -> str:
     return "failed tests" if verdict.startswith("AssertionError") else "raised an error"
 
 
+def are_shares(records: Iterable[SampleRecord], metric: str) -> bool:
+    """Whether a task's scores are shares of a right answer, and not, say, log-likelihoods."""
+    return all(0.0 <= record.values.get(metric, 0.0) <= 1.0 for record in records)
+
+
 def shares(records: Sequence[SampleRecord], metric: str) -> dict[str, int]:
     """How many samples ended in each way, in the order of OUTCOMES; {} where scores are no shares
-    of right answers (a perplexity)."""
-    if any(not 0.0 <= record.values.get(metric, 0.0) <= 1.0 for record in records):
+    of right answers."""
+    if not are_shares(records, metric):
         return {}
     found = dict.fromkeys(OUTCOMES, 0)
     for record in records:

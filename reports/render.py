@@ -26,12 +26,14 @@ from qwen_eval.compare import TaskComparison
 
 from . import charts, drawings, figures
 from .ci import title as rule_title
+from .flips import shorten
 from .notes import Say, caveats, near_figures, protocol_differences
 from .outcome import OUTCOMES
 from .plain import one_line, visible
 from .view import Report
 
 Language = Literal["en", "zh"]
+MOST_LETTERS = 4000  # of a text; samples.py keeps as many
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -95,8 +97,10 @@ def _environment(language: Language) -> Environment:
 
 
 def _inert(value: Any) -> Any:
-    """Jinja's last step before it escapes a value."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Jinja's last step before it escapes a value; no name or message is the whole page."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(shorten(value, MOST_LETTERS))
+    return value
 
 
 def page(

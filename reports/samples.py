@@ -14,7 +14,7 @@ from typing import Any
 from qwen_eval.results import Run, SampleRecord
 
 from .flips import shorten
-from .outcome import OUTCOMES, outcome
+from .outcome import OUTCOMES, are_shares, outcome
 from .plain import visible
 
 LETTERS = 4000  # of a text
@@ -28,17 +28,20 @@ def pack(runs: Sequence[Run], labels: Sequence[str]) -> tuple[int, str]:
     [value, outcome, answer, reply, margin or null]."""
     prefixes = {key: text for run in runs for key, text in run.prefixes.items()}
     tasks = list(dict.fromkeys(task for run in runs for task in run.info.tasks))
-    metrics = {task: run.info.tasks[task].metric for run in runs for task in run.info.tasks}
     used: dict[str, int] = {}
     rows: dict[tuple[str, str], list[Any]] = {}
     for place, run in enumerate(runs):
+        metrics = {task: info.metric for task, info in run.info.tasks.items()}
+        plain = {
+            task for task, metric in metrics.items() if are_shares(run.of(task).values(), metric)
+        }
         for record in run.samples:
             key = record.task, record.id
             if key not in rows:
                 prefix = used.setdefault(record.prefix, len(used))
                 known = [tasks.index(record.task), record.id, record.group, record.target]
                 rows[key] = [*map(_clean, known), prefix, _clean(record.text), [None] * len(runs)]
-            rows[key][-1][place] = _result(record, metrics[record.task])
+            rows[key][-1][place] = _result(record, metrics[record.task], record.task in plain)
     data = {
         "tasks": list(map(_clean, tasks)),
         "runs": list(map(_clean, labels)),
@@ -51,11 +54,11 @@ def pack(runs: Sequence[Run], labels: Sequence[str]) -> tuple[int, str]:
     return len(rows), base64.b64encode(squeezed).decode()
 
 
-def _result(record: SampleRecord, metric: str) -> list[Any]:
+def _result(record: SampleRecord, metric: str, share: bool) -> list[Any]:
     reply = "\n".join(str(r.get("text", "")) for r in record.responses if r.get("text"))
     return [
         record.values.get(metric, 0.0),
-        OUTCOMES.index(outcome(record, metric)),
+        OUTCOMES.index(outcome(record, metric, share=share)),
         _clean(record.answer if record.error is None else record.error),
         _clean(reply),
         record.detail.get("margin"),

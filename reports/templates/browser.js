@@ -1,6 +1,11 @@
 "use strict";
-// Opens what is folded before printing.
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+// Opens what is folded before printing, and folds it again.
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  unfolded.forEach((d) => { d.open = true; });
+});
+addEventListener("afterprint", () => unfolded.forEach((d) => { d.open = false; }));
 
 (async () => {
   const holder = document.getElementById("packed");
@@ -14,6 +19,7 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
   const PAGE = 50;
   const [TASK, ID, GROUP, TARGET, PREFIX, TEXT, RESULTS] = [0, 1, 2, 3, 4, 5, 6];
   const [VALUE, OUTCOME, ANSWER, REPLY, MARGIN] = [0, 1, 2, 3, 4];
+  const [partly, unjudged, scored] = ["partly", "not judged", "scored"].map((name) => data.outcomes.indexOf(name));
   const searched = new Map();
   let kept = data.samples, page = 0;
 
@@ -30,7 +36,8 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     at(id).append(option);
   });
   choices("task", data.tasks.map((name, i) => [i, name]));
-  choices("group", [...new Set(data.samples.map((s) => s[GROUP]))].filter(Boolean).sort().map((g) => [g, g]));
+  choices("group", [...new Set(data.samples.map((s) => s[GROUP]))].filter(Boolean)
+    .sort(new Intl.Collator("en", { numeric: true }).compare).map((g) => [g, g]));
   choices("outcome", data.outcomes.map((name, i) => [i, said.outcomes[name]])
     .filter(([i]) => data.samples.some((s) => s[RESULTS].some((r) => r && r[OUTCOME] === i))));
   if (data.runs.length < 2) at("changed").closest("label").hidden = true;
@@ -53,7 +60,7 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
       if (outcome !== "" && !results.some((r) => r && r[OUTCOME] === Number(outcome))) return false;
       if (changed !== "") {
         const first = results[0], last = results[results.length - 1];
-        if (!first || !last) return false;
+        if (!first || !last || first[OUTCOME] === unjudged || last[OUTCOME] === unjudged) return false;
         const way = Math.sign(last[VALUE] - first[VALUE]);
         if (changed === "any" ? way === 0 : way !== Number(changed)) return false;
       }
@@ -63,6 +70,11 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     show();
   };
 
+  // In words, and in figures where the words leave it open.
+  const ended = (result) => {
+    const open = result[OUTCOME] === partly || result[OUTCOME] === scored;
+    return said.outcomes[data.outcomes[result[OUTCOME]]] + (open ? ` ${Number(result[VALUE].toPrecision(4))}` : "");
+  };
   const block = (title, text) => {
     const part = make("div");
     part.append(make("strong", title), make("pre", text));
@@ -81,7 +93,7 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     const both = make("div", null, "two");
     sample[RESULTS].forEach((result, i) => {
       if (!result) return;
-      const title = `${data.runs[i]} · ${said.outcomes[data.outcomes[result[OUTCOME]]]}`;
+      const title = `${data.runs[i]} · ${ended(result)}`;
       const margin = result[MARGIN] === null ? "" : `\n${said.margin} ${result[MARGIN].toFixed(4)}`;
       const answer = result[ANSWER] === null ? "" : `\n${said.answer} ${result[ANSWER]}`;
       both.append(block(title, `${result[REPLY]}${answer}${margin}`.trim()));
@@ -94,10 +106,10 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     const row = make("tr", null, "row"), first = make("td"), more = make("button", sample[ID].slice(0, 12), "more");
     more.setAttribute("aria-expanded", "false");
     first.append(more);
-    row.append(first, make("td", sample[GROUP] || data.tasks[sample[TASK]]), make("td", sample[TEXT].trim().slice(-160)));
+    row.append(first, make("td", sample[GROUP] || data.tasks[sample[TASK]]), make("td", sample[TEXT].trim().slice(0, 160)));
     for (const result of sample[RESULTS]) {
       const cell = make("td");
-      if (result) cell.append(make("i", null, `o${result[OUTCOME]}`), ` ${said.outcomes[data.outcomes[result[OUTCOME]]]}`);
+      if (result) cell.append(make("i", null, `o${result[OUTCOME]}`), ` ${ended(result)}`);
       cell.className = "key-cell";
       row.append(cell);
     }
@@ -118,14 +130,19 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
     at("back").disabled = page === 0;
     at("next").disabled = page >= pages - 1;
   };
-  for (const label of data.runs) at("head").append(make("th", label));
+  for (const label of data.runs) {
+    const head = make("th", label);
+    head.scope = "col";
+    at("head").append(head);
+  }
   let waiting;
   at("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 150); });
   for (const id of ["task", "group", "outcome", "changed"]) at(id).addEventListener("change", filter);
   at("back").addEventListener("click", () => { page -= 1; show(); });
   at("next").addEventListener("click", () => { page += 1; show(); });
   addEventListener("keydown", (event) => {
-    if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    // A wide table or a long text that has the focus scrolls by the same arrows.
+    if (event.target.matches("input, select, .scroll, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") { event.preventDefault(); at("search").focus(); }
     else if (event.key === "ArrowRight" && !at("next").disabled) { page += 1; show(); }
     else if (event.key === "ArrowLeft" && !at("back").disabled) { page -= 1; show(); }

@@ -103,7 +103,7 @@ def test_subjects_stand_in_the_column_of_their_run() -> None:
     html = written([first, *rest])
     table = html[html.index('class="maps"') :].partition("</table>")[0]
     head, *rows = table.split("<tr>")[1:]
-    assert len(re.findall("<th", head)) == 2 + 3 + 2
+    assert len(re.findall("<th", head)) == 1 + 3 + 2
     for row in rows:
         cells = re.findall(r'<td class="[hd]\d+">([^<]*)</td>', row)
         assert cells == ["–", "50", "50", "–", "–"]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,18 @@ def test_a_report_without_its_samples_is_small() -> None:
     assert len(page(report, SampleSet(3420, link="r-samples.html")).encode()) < 300 * 1024
 
 
+def test_no_text_however_long_is_the_whole_page() -> None:
+    long = "x" * 5_000_000
+    runs = [
+        a_run([record(i, value, group=f"{long}{i % 2}", text=long, target=long, answer=long,
+                      responses=[{"text": long, "finish_reason": "stop"}]) for i in range(3)],
+              "m" + long + name, isolation=long)
+        for name, value in (("a", 1.0), ("b", 0.0))
+    ]  # fmt: skip
+    assert len(written(runs).encode()) < 300 * 1024
+    assert "… (+" in written(runs)
+
+
 def test_the_page_beside_is_linked_by_a_plain_relative_name() -> None:
     report = build(two())
     html = page(report, SampleSet(9, link="a b&c-samples.html"))
@@ -317,3 +330,57 @@ def test_islands_cannot_be_left() -> None:
         assert not set("<>&\u2028\u2029") & set(found)
         assert json.loads(found) == {"x": text}
     assert speaker("en")("50% of it") == "50% of it"
+
+
+def of_every_kind() -> list[Run]:
+    """Two runs whose page has every section: subjects, lengths, judgements, published figures."""
+    runs = []
+    for k, name in enumerate("ab"):
+        reply = [{"text": f"It is {k}.", "finish_reason": "stop"}]
+        records = [
+            record(
+                i, float((i + k) % 3 > 0), task="mmlu@strict", group=f"s{i % 4}", responses=reply
+            )
+            for i in range(24)
+        ]
+        records += [
+            record(i, task="long", group=str(1024 * 2 ** (i % 3)),
+                   values={"log_likelihood": -2.0 - i / 9 - k})
+            for i in range(9)
+        ]  # fmt: skip
+        votes = {"win": 0.5, "tie": 0.25, "loss": 0.25, "accuracy": 0.5}
+        records += [record(i, task="human", group=f"t{i % 2}", values=votes) for i in range(4)]
+        infos = {
+            "mmlu@strict": task_info(recipe="mmlu@strict", shots=5),
+            "long": task_info(recipe="long", metric="log_likelihood"),
+            "human": task_info(recipe="human"),
+        }
+        runs.append(a_run(records, name, tasks=infos))
+    return runs
+
+
+def test_tables_charts_and_headings_are_told_to_those_who_do_not_see_them() -> None:
+    for language in ("en", "zh"):
+        html = written(of_every_kind(), gate=EVERY, language=language)
+        found = Reader(html)
+        sections = {a["id"] for tag, a in found.elements if tag == "section"}
+        assert {
+            "verdict",
+            "scores",
+            "differences",
+            "flips",
+            "judged",
+            "lengths",
+            "groups",
+        } <= sections
+        for tag, attributes in found.elements:
+            if tag == "th":
+                assert attributes.get("scope") in ("col", "row", "rowgroup")
+            if tag == "svg":
+                assert attributes.get("aria-hidden") == "true" or attributes["aria-label"]
+        assert "<th></th>" not in html
+        levels = [int(tag[1]) for tag, _ in found.elements if re.fullmatch(r"h\d", tag)]
+        assert levels[0] == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+        # The verdict is the first heading behind the title.
+        assert re.search(r"</h1>.*?<h2>(.*?)</h2>", html, re.DOTALL)[1].endswith(": FAIL")  # type: ignore[index]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qwen_eval.compare import compare_runs
 from qwen_eval.reports.figures import duration, ends, scaled, shown, size, unit_of
 from qwen_eval.reports.flips import difference
-from qwen_eval.reports.outcome import outcome, win_tie_loss
+from qwen_eval.reports.outcome import are_shares, outcome, win_tie_loss
 from qwen_eval.reports.view import build
 from qwen_eval.stats import wilson_interval
 from tests.harness.toys import record, task_info
@@ -85,6 +85,13 @@ def test_published_figures_stand_beside_their_task() -> None:
 )  # fmt: skip
 def test_every_end_has_its_name(fields: dict, value: float, expected: str) -> None:
     assert outcome(record(0, value, **fields), "accuracy") == expected
+
+
+def test_a_log_likelihood_is_neither_right_nor_wrong() -> None:
+    values = {"log_likelihood": -2.0}
+    assert not are_shares([record(0), record(1, values=values)], "log_likelihood")
+    assert outcome(record(0, values=values), "log_likelihood", share=False) == "scored"
+    assert outcome(record(0, status="error"), "log_likelihood", share=False) == "not judged"
 
 
 def test_judgements_are_averaged_by_topic() -> None:
