@@ -245,6 +245,20 @@ def test_print_shows_what_was_folded(browser: Any, tmp_path: Path) -> None:
         assert view.is_visible("#flips pre")
 
 
+def test_paper_is_light_and_cuts_no_column(browser: Any, tmp_path: Path) -> None:
+    html = written(of_every_kind(), gate=EVERY)
+    with opened(browser, tmp_path / "r.html", html, color_scheme="dark",
+                viewport={"width": 720, "height": 1000}) as view:  # fmt: skip
+        view.emulate_media(media="print")
+        assert min(view.evaluate(PAIRS).values()) >= 4.5
+        assert (
+            view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        )
+        # Browsers shrink what is too wide for the paper, unless something scrolls or hides it.
+        ways = "all => all.map(one => getComputedStyle(one).overflowX)"
+        assert set(view.locator(".scroll, .maps").evaluate_all(ways)) == {"visible"}
+
+
 def test_without_samples_there_is_still_a_page(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "r.html"
     path.write_text(page(build([a_run([record(0)])]), SampleSet()), encoding="utf-8")
