@@ -50,6 +50,7 @@ class ResultsTable:
 
     rows: tuple[Row, ...]
     columns: tuple[str, ...] = COLUMNS
+    title: str = "task"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich, with the width of the terminal."""
@@ -66,7 +67,8 @@ class ResultsTable:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("\ntask" if "\n" in self.columns[0] else "task", no_wrap=True)
+        lines = "\n" if "\n" in self.columns[0] else ""
+        table.add_column(lines + self.title, no_wrap=True)
         for name in self.columns:
             table.add_column(name, justify="left" if name == "\ndata" else "right", no_wrap=True)
         for row in self.rows:
