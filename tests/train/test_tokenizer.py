@@ -25,6 +25,8 @@ from qwen_eval.model.tokenizer import (
     load_tokenizer,
     normal_form,
 )
+from qwen_eval.train.tokenizer import layout
+from qwen_eval.train.tokenizer import merges as merges_module
 from qwen_eval.train.tokenizer.corpus import Document, documents, text_files
 from qwen_eval.train.tokenizer.layout import lay_out
 from qwen_eval.train.tokenizer.merges import Merge, learn
@@ -109,7 +111,12 @@ def test_merges_on_a_base_with_weighted_pieces(
         assert found == plainly_learnt(counts, len(base) + 20, base)
 
 
-def test_a_plain_trainer_on_real_text() -> None:
+@pytest.mark.parametrize("parts", [None, 7])
+def test_a_plain_trainer_on_real_text(parts: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a whole, and in many small chunks, batches and fillings of the heap."""
+    if parts:
+        for module, name in ((merges_module, "CHUNK"), (merges_module, "HEAP"), (layout, "BATCH")):
+            monkeypatch.setattr(module, name, parts)
     counts = Counter(regex.findall(QWEN_PATTERN, TEXT))
     assert learnt([TEXT], 400)[0] == plainly_learnt(counts, 400, BYTES)
 

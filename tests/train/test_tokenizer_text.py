@@ -28,8 +28,8 @@ def texts(*words: str) -> list[Document]:
 
 
 def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
-    row = {"text": "a", "source": "peps/pep-0001", "lang": "en"}
-    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({"text": "b"}))
+    row = {"text": "a", "source": "peps/pep-0001#2", "lang": "en"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + '{"text": "b", "source": "wiki#3"}')
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "c"}\n'))
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "c.txt").write_text("d\ne")
@@ -37,7 +37,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
     found = list(documents(text_files([tmp_path, tmp_path / "a.jsonl"])))
     assert found == [
         Document("a", "peps", "en"),
-        Document("b", "a", "?"),
+        Document("b", "wiki", "?"),
         Document("c", "b", "?"),
         Document("d\ne", "c", "?"),
     ]
@@ -127,7 +127,8 @@ def test_what_is_forgotten_keeps_the_promised_bound() -> None:
     words = [f"w{''.join(rng.choices('abcdefgh', k=6))}" for _ in range(3000)]
     weights = [1 / (rank + 1) for rank in range(len(words))]
     stream = texts(*(" ".join(rng.choices(words, weights, k=20)) for _ in range(2000)))
-    exact, bounded = count_pieces(stream), count_pieces(stream, most=300)
+    weight = {"here": 7}
+    exact, bounded = count_pieces(stream, weight), count_pieces(stream, weight, most=300)
     assert bounded.forgotten > 0
     assert len(bounded.counts) <= 300 + 20
     assert bounded.occurrences == exact.occurrences

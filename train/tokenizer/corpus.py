@@ -21,8 +21,8 @@ BLOCK_BYTES = 1 << 20
 class Document:
     """A text and where it comes from.
 
-    `source` is what a row's `source` says before its first slash, else the file's name without
-    suffixes; `lang` is the row's `lang`, else "?".
+    `source` is what a row's `source` says before its first `/` or `#`, else the file's name
+    without suffixes; `lang` is the row's `lang`, else "?".
     """
 
     text: str
@@ -91,6 +91,10 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 
+def _collection(source: str) -> str:
+    return source.partition("/")[0].partition("#")[0] or source
+
+
 def _rows(path: Path) -> Iterator[Document]:
     for number, row in enumerate(read_jsonl(path), 1):
         text, source, lang = row.get("text"), row.get("source"), row.get("lang")
@@ -98,7 +102,7 @@ def _rows(path: Path) -> Iterator[Document]:
             raise UserError(f"{path}, row {number}: no column `text` with a string in it")
         yield Document(
             text,
-            source.partition("/")[0] if isinstance(source, str) and source else _stem(path),
+            _collection(source) if isinstance(source, str) and source else _stem(path),
             lang if isinstance(lang, str) and lang else "?",
         )
 

@@ -58,8 +58,9 @@ def _by_merges(texts: Iterable[str], base: Sequence[bytes]) -> Iterator[NDArray[
         special_tokens={},
     )
     for batch in _batches(texts):
-        ids = encoding.encode_ordinary_batch(batch, num_threads=1)
-        yield np.fromiter(chain.from_iterable((*i, BORDER) for i in ids), np.int32)
+        # Not encode_ordinary_batch, which makes a future of every text.
+        ids = ((*encoding.encode_ordinary(text), BORDER) for text in batch)
+        yield np.fromiter(chain.from_iterable(ids), np.int32)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
