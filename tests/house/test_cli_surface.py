@@ -78,6 +78,23 @@ SURFACE = {
     "models pull": {"name"},
     "data check": {"--data"},
     "data pull": {"--tasks", "--to"},
+    "train tokenizer": {
+        "--text",
+        "--vocab-size",
+        "--out",
+        "--base",
+        "--drop-numbers",
+        "--limit-mb",
+        "--weights",
+    },
+    "train tokenizer-report": {
+        "--vocab",
+        "--text",
+        "--reference",
+        "--by",
+        "--limit-mb",
+        "--json",
+    },
     "perf": {"--model", "--dtype", "--json"},
     "chat": {
         "--model",

@@ -1,0 +1,11 @@
+"""`qwen-eval train`: from raw text to a model; every step is a command of its own file."""
+
+from __future__ import annotations
+
+import typer
+
+from qwen_eval.cli import train_tokenizer
+
+app = typer.Typer(help="Make what a model is made of: a vocabulary.", no_args_is_help=True)
+app.command("tokenizer")(train_tokenizer.command)
+app.command("tokenizer-report")(train_tokenizer.report)
