@@ -167,7 +167,7 @@ def _run_view(run: Run, label: str) -> RunView:
         isolation=run.info.isolation,
         scores={name: _score(run, info, said.get(name)) for name, info in run.info.tasks.items()},
         cost=cost,
-        left=0 if run.finished else max(asked - len(run.samples), 0),
+        left=max(asked - len(run.samples), 0),
     )
 
 

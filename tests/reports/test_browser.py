@@ -163,6 +163,14 @@ def test_many_samples_are_paged(browser: Any, tmp_path: Path) -> None:
         assert view.is_disabled("#next")
         view.select_option("#group", "g1")
         assert view.inner_text("#count") == "40 of 120 samples"
+        assert view.is_hidden("#changed"), "there is nothing to change from"
+        view.select_option("#group", "")
+        view.focus("#next")
+        view.keyboard.press("Control+ArrowRight")
+        assert view.inner_text("#place") == "1 / 3"
+        view.keyboard.press("ArrowRight")
+        view.select_option("#outcome", label="right")
+        assert view.inner_text("#place") == "1 / 2"
 
 
 def test_it_is_readable_in_the_dark_and_on_a_narrow_screen(browser: Any, tmp_path: Path) -> None:

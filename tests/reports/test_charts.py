@@ -55,6 +55,7 @@ def test_a_bar_is_full_and_has_no_gaps(parts: list[tuple[str, float]]) -> None:
 def test_heat_runs_from_end_to_end() -> None:
     assert [charts.heat(v, 20, 60) for v in (0, 20, 40, 60, 90)] == [0, 0, 5, 10, 10]
     assert charts.heat(3, 3, 3) == 5
+    assert [charts.heat(v, 0, 1) for v in (0.34, 0.36)] == [3, 4], "to the nearest"
 
 
 def test_curves_double_in_equal_steps_and_rise_upwards() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_eval.compare import compare_runs
-from qwen_eval.reports.figures import duration, ends, scaled, shown, size, unit_of
+from qwen_eval.reports.figures import duration, ends, p_value, scaled, shown, size, unit_of
 from qwen_eval.reports.flips import difference
 from qwen_eval.reports.outcome import are_shares, outcome, win_tie_loss
 from qwen_eval.reports.view import build
@@ -104,6 +104,8 @@ def test_judgements_are_averaged_by_topic() -> None:
     assert found[""] == {"win": 0.5, "tie": 0.25, "loss": 0.25}
     assert found["maths"] == {"win": 0.5, "tie": 0.0, "loss": 0.5}
     assert win_tie_loss([record(0)]) == {}
+    failed = record(9, status="error", values={"win": 0.0, "tie": 0.0, "loss": 0.0})
+    assert win_tie_loss([*records, failed]) == found
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
@@ -139,6 +141,13 @@ def test_numbers_as_they_are_read() -> None:
     assert [size(n) for n in (12, 2048, 3 * 2**20, 5.5 * 2**30)] == [
         "12 B", "2 KiB", "3 MiB", "5.5 GiB"]  # fmt: skip
     assert shown(58.249) == "58.2"
+    assert [p_value(p) for p in (0.0009, 0.001, 0.0042, 1.0)] == [
+        "<0.001",
+        "0.001",
+        "0.004",
+        "1.000",
+    ]
+    assert shown(scaled(-1e5, "perplexity"), "perplexity") == "1.01e+304", "as large as it gets"
 
 
 def test_the_twin_is_json() -> None:
