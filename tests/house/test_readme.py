@@ -22,7 +22,7 @@ COMMANDS = [
     if line.strip()
 ]
 # These need a network or a server; what they would do is asked instead.
-FAR = ("hf:", "openai:", "models pull")
+FAR = ("hf:", "openai:", "models pull smollm2")
 
 
 @pytest.fixture(scope="module")
