@@ -6,6 +6,8 @@ menu that slips into a corpus is repeated a million times there.
 
 from __future__ import annotations
 
+import logging
+
 
 def main_text(page: str) -> str:
     """The main text of an HTML page; empty where none is found."""
@@ -13,6 +15,8 @@ def main_text(page: str) -> str:
 
     if not page.strip():
         return ""
+    # A page without text is an answer here; the library would print a line for each.
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     found = extract(
         page,
         favor_precision=True,
