@@ -11,7 +11,19 @@ import typer
 from typer.exceptions import TyperException
 
 from qwen_eval import __version__
-from qwen_eval.cli import chat, compare, data, gate, models, perf, report, rescore, run, tasks
+from qwen_eval.cli import (
+    chat,
+    compare,
+    data,
+    gate,
+    models,
+    perf,
+    report,
+    rescore,
+    run,
+    tasks,
+    train,
+)
 from qwen_eval.errors import QwenEvalError
 
 app = typer.Typer(
@@ -47,6 +59,7 @@ app.command("tasks")(tasks.command)
 app.add_typer(gate.app, name="gate")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
 app.command("perf")(perf.command)
 app.command("chat")(chat.command)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_eval import ngrams
@@ -88,6 +88,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
     assert seen == {f"{ngrams.ngrams(ngrams.words('a b c 中'), 2).tolist()}\n".encode()}
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text(st.sampled_from("abc "), max_size=6), max_size=12), st.integers(1, 4))
 def test_repeats_are_those_of_a_dictionary(texts: list[str], width: int) -> None:
     import tempfile

@@ -24,7 +24,7 @@ from qwen_eval.ngrams import mix, ngrams, words
 from .documents import Document
 from .exact import DROP_TYPE
 from .schema import Closed
-from .shards import load_array, save_array
+from .shards import beside, load_array, save_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ _BATCH = 1 << 15
 _SORTING = 40
 # Pairs compared at a time.
 _PAIRS = 1 << 14
+SIGNATURE, KEYS, ABOUT = ".signature.npy", ".keys.npy", ".about.npy"
 
 
 class FuzzySettings(Closed):
@@ -131,9 +132,9 @@ class MinHasher:
 
 def save_signed(stem: Path, signed: Signed) -> None:
     """Three arrays beside each other; `about` last, so where it is, all are."""
-    save_array(stem.with_suffix(".signature.npy"), signed.signature)
-    save_array(stem.with_suffix(".keys.npy"), signed.keys)
-    save_array(stem.with_suffix(".about.npy"), signed.about)
+    save_array(beside(stem, SIGNATURE), signed.signature)
+    save_array(beside(stem, KEYS), signed.keys)
+    save_array(beside(stem, ABOUT), signed.about)
 
 
 class Corpus:
@@ -142,9 +143,9 @@ class Corpus:
     def __init__(self, stems: Sequence[Path]) -> None:
         import numpy as np
 
-        self._keys = [load_array(s.with_suffix(".keys.npy"), mapped=True) for s in stems]
-        self._signatures = [load_array(s.with_suffix(".signature.npy"), mapped=True) for s in stems]
-        self._about = [load_array(s.with_suffix(".about.npy"), mapped=True) for s in stems]
+        self._keys = [load_array(beside(s, KEYS), mapped=True) for s in stems]
+        self._signatures = [load_array(beside(s, SIGNATURE), mapped=True) for s in stems]
+        self._about = [load_array(beside(s, ABOUT), mapped=True) for s in stems]
         self.starts = np.cumsum([0, *map(len, self._about)])
 
     def __len__(self) -> int:

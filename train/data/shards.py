@@ -71,11 +71,18 @@ class ShardWriter:
 
 def read_shard(path: Path) -> Iterator[Document]:
     """The documents of a shard. Raises UserError naming the file for one that is not whole."""
+    if path.stat().st_size == 0:  # gzip takes it for an empty file
+        raise UserError(f"{path}: empty, which no shard is; remove the file's folder")
     for record in read_jsonl(path):
         try:
             yield Document(**{key: record[key] for key in Document.__slots__})
         except KeyError as error:
             raise UserError(f"{path}: {error} is missing; remove the file's folder") from error
+
+
+def beside(stem: Path, ending: str) -> Path:
+    """A file named like the stem, dots in it and all, with an ending."""
+    return stem.with_name(stem.name + ending)
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
