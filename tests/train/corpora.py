@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 from qwen_eval.train.data.documents import Document, identity
@@ -46,3 +47,14 @@ def framed(rng: random.Random, text: str) -> str:
 def jaccard(left: Sequence[object], right: Sequence[object]) -> float:
     a, b = set(left), set(right)
     return len(a & b) / len(a | b) if a | b else 0.0
+
+
+def plain_words(text: str) -> list[str]:
+    """The definition, read off a regular expression (for texts without marks)."""
+    return re.findall(r"[㐀-䶿一-鿿]|[^\W_㐀-䶿一-鿿]+", text.lower())
+
+
+def plain_shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:
+    words = plain_words(text)
+    n = min(n, len(words))
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)} if n else set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,20 +24,18 @@ from qwen_eval.train.data.minhash import (
     save_signed,
 )
 from qwen_eval.train.data.shards import save_array
-from tests.train.corpora import chinese, document, edited, english, framed, jaccard
+from tests.train.corpora import (
+    chinese,
+    document,
+    edited,
+    english,
+    framed,
+    jaccard,
+    plain_shingles,
+    plain_words,
+)
 
 PLENTY = 1 << 28
-
-
-def plain_words(text: str) -> list[str]:
-    """The definition, read off a regular expression (for texts without marks)."""
-    return re.findall(r"[㐀-䶿一-鿿]|[^\W_㐀-䶿一-鿿]+", text.lower())
-
-
-def plain_shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:
-    words = plain_words(text)
-    n = min(n, len(words))
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)} if n else set()
 
 
 def exact_drops(folder: Path, shards: list[list[Document]], memory: int = PLENTY) -> list[tuple]:
