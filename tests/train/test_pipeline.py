@@ -129,7 +129,7 @@ class Killed(BaseException):
     """Raised where a process would end."""
 
 
-@pytest.mark.parametrize("step", [29, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [61, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_break_at_any_file_is_mended(
     data: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

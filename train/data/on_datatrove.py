@@ -1,7 +1,7 @@
 """Our filters as steps of a datatrove pipeline, for its executors (local, Slurm, Ray).
 
-Needs the package datatrove, which is no dependency of this project but of its tests. A step drops with
-"filter: reason", which datatrove counts and hands to an exclusion writer:
+Needs the package datatrove, which is no dependency of this project but of its tests. A step drops
+with "filter: reason", which datatrove counts and hands to an exclusion writer:
 
     languages = FilterStep("language", partial(language_filter, recipe.languages))
     rules = FilterStep("rules", partial(rule_filter, recipe.rules, recipe.sources))

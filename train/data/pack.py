@@ -100,7 +100,7 @@ def pack(
     """
     import numpy as np
 
-    tables = [load_array(beside(stem, TABLE)) for stem in stems]
+    tables = [load_array(beside(stem, TABLE), mapped=True) for stem in stems]
     tokens = [load_array(beside(stem, TOKENS), mapped=True) for stem in stems]
     size = length * shard_sequences
     buffer = np.empty(size, token_type(encoder.vocab_size))

@@ -183,7 +183,7 @@ class Pipeline:
         if folder.open(key, parts=()):
             return
         encoder = pack.open_encoder(settings.tokenizer)
-        tables = [load_array(beside(stem, pack.TABLE)) for stem in stems]
+        tables = [load_array(beside(stem, pack.TABLE), mapped=True) for stem in stems]
         self.tick(PACKED, 0, 1)
         ordered = mixture.order(tables, often, recipe.seed, self.memory)
         content = pack.pack(

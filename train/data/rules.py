@@ -102,21 +102,22 @@ class Page:
         return self.text.split() if self.text.isascii() else _WORD.findall(self.text)
 
     @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every word once, in the order of their first places."""
+        return list(dict.fromkeys(self.words))
+
+    @cached_property
     def han(self) -> int:
         """Number of Han letters."""
         return 0 if self.text.isascii() else len(_HAN.findall(self.text))
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
-        """A number for every word (words,), equal for equal words; only equality means anything."""
+        """The number of every word's place in the vocabulary (words,)."""
         import numpy as np
 
-        numbers: dict[str, int] = {}
-        return np.fromiter(
-            (numbers.setdefault(word, len(numbers)) for word in self.words),
-            np.int64,
-            len(self.words),
-        )
+        number = {word: i for i, word in enumerate(self.vocabulary)}
+        return np.fromiter(map(number.__getitem__, self.words), np.int64, len(self.words))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -223,7 +224,10 @@ def _frame_lines(page: Page) -> float:
 
 def _letters(page: Page) -> float:
     """Words with at least one letter."""
-    return _share(sum(any(map(str.isalpha, word)) for word in page.words), len(page.words))
+    import numpy as np
+
+    lettered = np.array([any(map(str.isalpha, word)) for word in page.vocabulary], np.bool_)
+    return _share(float(lettered[page.ids].sum()) if len(page.ids) else 0.0, len(page.words))
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -234,7 +238,7 @@ MEASURES: Mapping[str, Measure] = {
         page.text.count("#") + page.text.count("...") + page.text.count("…"), len(page.words)
     ),
     "alphabetic_words": _letters,
-    "stop_words": lambda page: len(_STOP_WORDS & set(map(str.lower, page.words))),
+    "stop_words": lambda page: len(_STOP_WORDS & set(map(str.lower, page.vocabulary))),
     "bullet_lines": _line_share(lambda line: line.startswith(_BULLETS)),
     "ellipsis_lines": _line_share(lambda line: line.endswith(_ELLIPSES)),
     "ended_lines": _line_share(lambda line: line.endswith(_LINE_ENDS)),
