@@ -182,8 +182,8 @@ def scorer(
     from qwen_eval.stats import wilson_interval
     from qwen_eval.train.data.scorers import examples, held_out, save_scorer, train
 
-    good, bad = examples(positive, key), examples(negative, negative_key or key)
-    (good, good_test), (bad, bad_test) = held_out(good), held_out(bad)
+    good, good_test = held_out(examples(positive, key))
+    bad, bad_test = held_out(examples(negative, negative_key or key))
     trained = train(good, bad, penalty)
     save_scorer(out, trained)
     say(f"wrote {out}: {len(good):,} good and {len(bad):,} bad examples")

@@ -87,6 +87,7 @@ def test_a_scorer_is_trained_and_used(data: Path, tmp_path: Path) -> None:
         ("rules: {x: {shine: {min: 1}}}\n", "no measure shine"),
         ("rules: {}\n", "rules words are not in the recipe"),
         ("languages: {keep: []}\n", "languages.keep"),
+        ("fuzzy: {bands: 0}\n", "fuzzy.bands"),
         ("pack: {length: 0}\n", "pack.length"),
         ("pack: {tokenizer: /none}\n", "/none: neither tokenizer.json"),
         ("sources: {a: {files: [none.jsonl]}}\nrules: {}\n", "no file is"),

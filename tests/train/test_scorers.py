@@ -88,7 +88,7 @@ def test_a_text_without_words_has_a_score() -> None:
     assert 0 < scorer.score("") < 1
 
 
-def test_examples_are_split_by_their_text(tmp_path: Path) -> None:
+def test_examples_are_split_by_their_rows(tmp_path: Path) -> None:
     rows(tmp_path / "a.jsonl", [{"text": f"text {i % 300}"} for i in range(400)])
     texts = examples([tmp_path / "a.jsonl"], "text")
     assert len(texts) == 300
@@ -96,5 +96,9 @@ def test_examples_are_split_by_their_text(tmp_path: Path) -> None:
     assert set(kept) | set(out) == set(texts)
     assert not set(kept) & set(out)
     assert 10 <= len(out) <= 60
+    pairs = [{"good": f"good {i}", "bad": f"bad {i}"} for i in range(100)]
+    rows(tmp_path / "b.jsonl", [{"good": p["good"], "bad": p["bad"]} for p in pairs])
+    sides = [held_out(examples([tmp_path / "b.jsonl"], key))[1] for key in ("good", "bad")]
+    assert [t.split()[1] for t in sides[0]] == [t.split()[1] for t in sides[1]] != []
     with pytest.raises(UserError, match="row 1: body is missing"):
         examples([tmp_path / "a.jsonl"], "body")

@@ -17,7 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from qwen_eval.ngrams import mix, ngrams, words
 
@@ -43,12 +45,12 @@ class FuzzySettings(Closed):
     """How near-duplicates are found. A pair of similarity s is looked at with the chance
     1 - (1 - s**rows)**bands: with these, 99.99% at 0.8 and 0.4% at 0.2."""
 
-    shingle: int = 5
-    bands: int = 24
-    rows: int = 5
-    threshold: float = 0.7
+    shingle: Annotated[int, Field(ge=1)] = 5
+    bands: Annotated[int, Field(ge=1)] = 24
+    rows: Annotated[int, Field(ge=1)] = 5
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
     keep: Literal["longest", "first"] = "longest"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)

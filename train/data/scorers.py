@@ -9,7 +9,7 @@ offensive or inappropriate content models" and publishes none of them. Knows not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,19 +101,21 @@ def load_scorer(path: Path) -> Scorer:
     return Scorer(weights)
 
 
-def examples(files: Sequence[Path], key: str) -> list[str]:
-    """The texts of JSON lines, each once. Raises UserError naming file and row for one without."""
-    found: dict[str, None] = {}
+def examples(files: Sequence[Path], key: str) -> dict[str, str]:
+    """The texts of JSON lines, each once, with the row that it stands in. Raises UserError naming
+    file and row for one without."""
+    found: dict[str, str] = {}
     for path in files:
         for number, row in enumerate(read_jsonl(path), 1):
             if not isinstance(row.get(key), str):
                 raise UserError(f"{path}, row {number}: {key} is missing or no text")
-            found[row[key]] = None
-    return list(found)
+            found.setdefault(row[key], f"{path.name}#{number}")
+    return found
 
 
-def held_out(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(nine tenths, one tenth) by a hash of the text, so a text is always on the same side."""
-    out = [int(text_hash(text), 16) % 10 == 0 for text in texts]
-    kept = [text for text, is_out in zip(texts, out, strict=True) if not is_out]
-    return kept, [text for text, is_out in zip(texts, out, strict=True) if is_out]
+def held_out(texts: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """(nine tenths, one tenth) by a hash of the row: two texts of one row, such as the better and
+    the worse reply to a question, are always on the same side."""
+    out = {text: int(text_hash(row), 16) % 10 == 0 for text, row in texts.items()}
+    kept = [text for text, is_out in out.items() if not is_out]
+    return kept, [text for text, is_out in out.items() if is_out]
