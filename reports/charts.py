@@ -40,10 +40,10 @@ def axis(values: Iterable[float], *, width: float = WIDTH) -> Axis:
     return Axis(ticks[0], ticks[-1], ticks, width)
 
 
-def even(values: Iterable[float], *, width: float = WIDTH) -> Axis:
+def even(values: Iterable[float]) -> Axis:
     """An axis with zero in its middle, for differences."""
     most = max((abs(v) for v in values if abs(v) < 1e300), default=1.0)
-    return axis((-most, most), width=width)
+    return axis((-most, most))
 
 
 def _round_step(rough: float) -> float:
@@ -53,10 +53,9 @@ def _round_step(rough: float) -> float:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a bar: what it is, how much of it, and where."""
+    """A part of a bar: what it is, how much of the whole, and where."""
 
     name: str
-    amount: float
     share: float
     x: float
     width: float
@@ -69,18 +68,16 @@ def stacked(parts: Sequence[tuple[str, float]], *, width: float = WIDTH) -> list
     for name, amount in parts:
         if amount > 0:
             share = amount / total
-            found.append(
-                Segment(name, amount, share, round(at * width, 1), round(share * width, 1))
-            )
+            found.append(Segment(name, share, round(at * width, 1), round(share * width, 1)))
             at += share
     return found
 
 
-def heat(value: float, low: float, high: float, steps: int = 10) -> int:
-    """A step of a colour scale, 0 to `steps`."""
+def heat(value: float, low: float, high: float) -> int:
+    """A step of a colour scale, 0 to 10."""
     if high <= low:
-        return steps // 2
-    return round(steps * min(max((value - low) / (high - low), 0.0), 1.0))
+        return 5
+    return round(10 * min(max((value - low) / (high - low), 0.0), 1.0))
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,10 @@ def changed_answers(
     flips: Sequence[Flip],
     baseline: Mapping[str, SampleRecord],
     candidate: Mapping[str, SampleRecord],
-    most: int = MOST,
 ) -> tuple[ChangedAnswer, ...]:
     """What was lost before what was gained, what numeric noise explains last."""
     order = sorted(flips, key=lambda flip: (flip.in_noise, flip.candidate > flip.baseline))
-    return tuple(_changed(flip, baseline[flip.id], candidate[flip.id]) for flip in order[:most])
+    return tuple(_changed(flip, baseline[flip.id], candidate[flip.id]) for flip in order[:MOST])
 
 
 def _changed(flip: Flip, a: SampleRecord, b: SampleRecord) -> ChangedAnswer:
