@@ -26,6 +26,7 @@ class Closed(BaseModel):
 
 def fault_of(keys: Keys, problem: str) -> str:
     """`recipes.strict.colour: unknown key`."""
+    problem = problem.removeprefix("Value error, ")
     if problem.startswith("Extra inputs"):
         problem = "unknown key"
     return ": ".join(filter(None, (".".join(map(str, keys)), problem)))

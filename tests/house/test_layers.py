@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {name: ROOT / name for name in ("model", "train", "tasks", "reports", "human_eval_ui")}
-LEAVES = {"types", "errors", "fileio", "stats", "paired", "ngrams"}
+LEAVES = {"types", "errors", "fileio", "stats", "paired", "ngrams", "schema"}
 CORE_LAYERS = {
     **dict.fromkeys(LEAVES | {"sandbox", "model"}, 0),
     **dict.fromkeys(
@@ -20,7 +20,6 @@ CORE_LAYERS = {
             "run_writer",
             "compare",
             "noise",
-            "schema",
             "rules",
             "taskspec",
             "datasets",

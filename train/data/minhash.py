@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from qwen_eval.ngrams import mix, ngrams, words
+from qwen_eval.schema import Closed
 
 from .documents import Document
 from .exact import DROP_TYPE
-from .schema import Closed
 from .shards import beside, load_array, save_array
 
 if TYPE_CHECKING:

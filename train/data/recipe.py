@@ -15,11 +15,11 @@ from pydantic import Field, field_validator, model_validator
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, text_hash
+from qwen_eval.schema import Closed, parse, read_text
 
 from .documents import Format
 from .minhash import FuzzySettings
 from .rules import MEASURES, Bound
-from .schema import Closed, read_yaml
 
 
 class Source(Closed):
@@ -106,7 +106,7 @@ class Recipe(Closed):
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises UserError with file, line and key for the first mistake."""
-    return read_yaml(path, Recipe)
+    return parse(read_text(path), path, Recipe)
 
 
 def find_files(patterns: Sequence[str], folder: Path, where: str) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from .schema import Closed
+from qwen_eval.schema import Closed
 
 if TYPE_CHECKING:
     import numpy as np
