@@ -114,6 +114,8 @@ def watching(going: Path) -> Iterator[subprocess.Popen[str]]:
     watch = subprocess.Popen(
         [*PROGRAM, "report", str(going), "-o", str(page), "--watch", "--every", "0.2"],
         env=environment(), stderr=subprocess.PIPE, text=True,
+        # A test runner started in the background ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
