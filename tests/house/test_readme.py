@@ -50,7 +50,7 @@ def test_command(command: str, home: Path, smollm2: Path) -> None:
         words.append("--help")
     done = qwen_eval(*words, cwd=home, stdin="Hello\n" if words[0] == "chat" else "")
     assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert done.stdout or done.stderr
 
 
 @pytest.mark.slow
