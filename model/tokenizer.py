@@ -163,7 +163,7 @@ class FastTokenizer:
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Ids of a text, without bos."""
         self._rust.encode_special_tokens = not allow_special
-        ids: list[int] = self._rust.encode(_without_surrogates(text), add_special_tokens=False).ids
+        ids: list[int] = self._rust.encode(without_surrogates(text), add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int], *, show_special: bool = False) -> str:
@@ -215,7 +215,7 @@ class FastTokenizer:
 
 def normal_form(text: str) -> str:
     """What Qwen v1 reads instead of a text: NFC, with no half of a surrogate pair in it."""
-    return unicodedata.normalize("NFC", _without_surrogates(text))
+    return unicodedata.normalize("NFC", without_surrogates(text))
 
 
 def read_ranks(path: Path, data: bytes) -> dict[bytes, int]:
@@ -248,7 +248,7 @@ def _look_up(specials: dict[str, int], name: str) -> int:
     return specials[name]
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Surrogate pairs joined, lone ones replaced: no tokenizer has a token for half of UTF-16."""
     try:
         text.encode()

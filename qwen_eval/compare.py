@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen_eval.errors import RefusedError, UserError
 from qwen_eval.paired import Paired, difference, holm
-from qwen_eval.results import Run, SampleRecord
+from qwen_eval.results import Run, SampleRecord, is_named
 from qwen_eval.stats import detectable_difference
 
 # What must be equal for a difference to be the models'.
@@ -88,9 +88,7 @@ def compare_runs(
     naming every field that differs; UserError where none of the named tasks is there.
     """
     common = [name for name in baseline.info.tasks if name in candidate.info.tasks]
-    wanted = [
-        name for name in common if tasks is None or name in tasks or name.partition("@")[0] in tasks
-    ]
+    wanted = [name for name in common if tasks is None or is_named(name, tasks)]
     if not common:
         raise RefusedError(
             f"{baseline.folder} and {candidate.folder} have no task in common: "

@@ -233,7 +233,7 @@ class _Gate:
             return self._error(f"{rule.figure} was not measured in both runs", {})
         ratio = low = high = after / before
         figures: dict[str, Any] = {"baseline": before, "candidate": after, "ratio": ratio}
-        said = [f"{_figure(rule.figure, one)}" for one in (before, after)]
+        said = [_figure(rule.figure, one) for one in (before, after)]
         message = f"{rule.figure.replace('_', ' ')} {' → '.join(said)}, {ratio:.2f} times"
         if self.noise and rule.figure in self.noise.log_sd:
             low, high = self.noise.ratio_between(rule.figure, ratio, self.rules.alpha)

@@ -13,7 +13,7 @@ Knows nothing of models or of how a score comes about.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -324,6 +324,11 @@ def to_frame(folders: Iterable[Path]) -> pandas.DataFrame:
             }
             rows.append({k: encodable(v) if isinstance(v, str) else v for k, v in row.items()})
     return pd.DataFrame(rows)
+
+
+def is_named(task: str, names: Collection[str]) -> bool:
+    """Whether a task is among the names, which may leave its recipe out and then mean any."""
+    return task in names or task.partition("@")[0] in names
 
 
 def identity_digest(info: RunInfo) -> str:

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from qwen_eval.metrics import Figure
 from qwen_eval.schema import Closed, Keys, parse, read_text
-from qwen_eval.taskspec import DEFAULT_RECIPE
+from qwen_eval.taskspec import recipe_id
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,7 +36,7 @@ class _OfTask(Closed):
     @property
     def recipe(self) -> str:
         """The task with its recipe, as a run names it."""
-        return self.task if "@" in self.task else f"{self.task}@{DEFAULT_RECIPE}"
+        return recipe_id(self.task)
 
 
 class NonInferiority(_OfTask):

@@ -130,6 +130,11 @@ class TaskSpec(Closed):
         return list(dict.fromkeys([*names, *self.panel]))
 
 
+def recipe_id(name: str) -> str:
+    """`mmlu` or `mmlu@qwen` as a run names it: with its recipe, the default one if none is said."""
+    return name if "@" in name else f"{name}@{DEFAULT_RECIPE}"
+
+
 def load_spec(path: Path) -> TaskSpec:
     """Read one task.yaml. Raises UserError naming file, line and key."""
     text = read_text(path)

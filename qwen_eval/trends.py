@@ -13,6 +13,7 @@ import numpy as np
 
 from qwen_eval.changepoints import Change, change_points
 from qwen_eval.history import Point, Result
+from qwen_eval.results import is_named
 
 # How a reader is told what differs: by what can be read, or else by the beginning of a digest.
 _READABLE = {
@@ -56,7 +57,7 @@ def series(
     recipes; `model` one by its name. Points with an invalid score are shown and not tested."""
     gathered: dict[str, list[Result]] = {}
     for one in results:
-        named = tasks is None or one.task in tasks or one.task.partition("@")[0] in tasks
+        named = tasks is None or is_named(one.task, tasks)
         if named and model in (None, one.point.model):
             gathered.setdefault(json.dumps([one.task, one.key], sort_keys=True), []).append(one)
     groups = [sorted(group, key=_time) for group in gathered.values()]

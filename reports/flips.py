@@ -47,6 +47,11 @@ def _changed(flip: Flip, a: SampleRecord, b: SampleRecord) -> ChangedAnswer:
     return ChangedAnswer(flip, shorten(a.text), replies, difference(*replies), options)
 
 
+def written_by(record: SampleRecord) -> str:
+    """All that the model wrote for a sample, reply after reply."""
+    return "\n".join(str(r["text"]) for r in record.responses if r.get("text"))
+
+
 def shorten(text: str, most: int = LETTERS) -> str:
     """The beginning of a long text, and how much is missing."""
     return text if len(text) <= most else f"{text[:most]}… (+{len(text) - most:,})"
@@ -65,7 +70,7 @@ def difference(a: str, b: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
 
 
 def _reply(record: SampleRecord) -> str:
-    return shorten("\n".join(str(r.get("text", "")) for r in record.responses if r.get("text")))
+    return shorten(written_by(record))
 
 
 def _options(record: SampleRecord) -> tuple[float, ...]:

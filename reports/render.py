@@ -30,10 +30,10 @@ from .flips import shorten
 from .notes import Say, caveats, near_figures, protocol_differences
 from .outcome import OUTCOMES
 from .plain import one_line, visible
+from .samples import LETTERS
 from .view import Report
 
 Language = Literal["en", "zh"]
-MOST_LETTERS = 4000  # of a text; samples.py keeps as many
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -47,6 +47,7 @@ class SampleSet:
     link: str = ""
 
 
+@lru_cache
 def speaker(language: Language) -> Say:
     """Puts an English sentence into the language and fills its places."""
     path = TEMPLATES / f"{language}.json"
@@ -99,7 +100,7 @@ def _environment(language: Language) -> Environment:
 def _inert(value: Any) -> Any:
     """Jinja's last step before it escapes a value; no name or message is the whole page."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return visible(shorten(value, MOST_LETTERS))
+        return visible(shorten(value, LETTERS))
     return value
 
 

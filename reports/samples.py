@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen_eval.results import Run, SampleRecord
 
-from .flips import shorten
+from .flips import shorten, written_by
 from .outcome import OUTCOMES, are_shares, outcome
 from .plain import visible
 
@@ -55,12 +55,11 @@ def pack(runs: Sequence[Run], labels: Sequence[str]) -> tuple[int, str]:
 
 
 def _result(record: SampleRecord, metric: str, share: bool) -> list[Any]:
-    reply = "\n".join(str(r.get("text", "")) for r in record.responses if r.get("text"))
     return [
         record.values.get(metric, 0.0),
         OUTCOMES.index(outcome(record, metric, share=share)),
         _clean(record.answer if record.error is None else record.error),
-        _clean(reply),
+        _clean(written_by(record)),
         record.detail.get("margin"),
     ]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs, differing_fields
 from qwen_eval.errors import RefusedError
-from qwen_eval.metrics import Estimate, TaskMetrics, stored, summarise
+from qwen_eval.metrics import Estimate, TaskMetrics, figure_of, stored, summarise
 from qwen_eval.paired import holm
 from qwen_eval.paper import Figure, published
 from qwen_eval.results import Run, TaskInfo
@@ -152,9 +152,7 @@ def _run_view(run: Run, label: str) -> RunView:
         for key in ("seconds", "samples", "tokens")
     }
     cost["starts"] = len(starts)
-    cost["peak_memory"] = max(
-        (float(start.get("peak_memory") or 0) for start in starts), default=0.0
-    )
+    cost["peak_memory"] = figure_of(run, "peak_memory") or 0.0
     asked = sum(info.selected for info in run.info.tasks.values())
     # A finished run has said its scores; they are not computed a second time.
     said = stored(run) if run.finished else {}

@@ -69,7 +69,7 @@ def parse_limits(text: str | None, recipes: Sequence[str]) -> dict[str, int]:
     A bare number comes first and is for all that are not named. Raises UserError for what is no
     number from 1 on, and for a task that is not run.
     """
-    from qwen_eval.taskspec import DEFAULT_RECIPE
+    from qwen_eval.taskspec import recipe_id
 
     limits: dict[str, int] = {}
     for part in text.split(",") if text is not None else ():
@@ -79,7 +79,7 @@ def parse_limits(text: str | None, recipes: Sequence[str]) -> dict[str, int]:
         if not named:
             limits = dict.fromkeys(recipes, int(number))
             continue
-        recipe = name if "@" in name else f"{name}@{DEFAULT_RECIPE}"
+        recipe = recipe_id(name)
         if recipe not in recipes:
             raise UserError(f"--limit {text}: {name} is not run; --tasks has {', '.join(recipes)}")
         limits[recipe] = int(number)

@@ -9,6 +9,8 @@ import codecs
 import re
 import unicodedata
 
+from qwen_eval.model.tokenizer import without_surrogates
+
 # UTF-8 once read as Latin-1 or Windows-1252: a lead byte's letter and a continuation's sign.
 _MOJIBAKE = re.compile(
     "[\xc2-\xf4][\x80-\xbf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6"
@@ -65,7 +67,7 @@ def clean(text: str) -> str:
     clean(clean(text)) == clean(text).
     """
     if not text.isascii():
-        text = _joined_surrogates(text)
+        text = without_surrogates(text)
         if _MOJIBAKE.search(text):
             from ftfy import fix_encoding
 
@@ -83,11 +85,3 @@ def _wider(name: str) -> str:
     if lower in ("gb2312", "gbk", "gb_2312-80", "x-gbk"):
         return "gb18030"
     return "cp1252" if lower in ("iso-8859-1", "latin1", "ascii", "us-ascii") else lower
-
-
-def _joined_surrogates(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
