@@ -125,7 +125,7 @@ def kept_ids(folder: Path) -> set[str]:
 
 def our_rules(folder: Path, shards: list[Path]) -> int:
     """The English rules of the recipe of ours; how many texts stay."""
-    recipe = read_recipe(Path(__file__).parents[1] / "train" / "recipes" / "tiny-data.yaml")
+    recipe = read_recipe(Path(__file__).parents[1] / "train" / "recipes" / "data" / "tiny.yaml")
     stage = Folder(folder / "4-filter")
     stage.open("bench")
     for i, shard in enumerate(shards):

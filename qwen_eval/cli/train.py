@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from qwen_eval.cli import train_data, train_tokenizer
+from qwen_eval.cli import train_data, train_pretrain, train_tokenizer
 
 app = typer.Typer(
-    help="Make what a model is made of: a corpus, a vocabulary.", no_args_is_help=True
+    help="Make what a model is made of: a corpus, a vocabulary, weights.", no_args_is_help=True
 )
 app.command("data")(train_data.command)
 app.command("data-review")(train_data.review)
 app.command("data-scorer")(train_data.scorer)
 app.command("tokenizer")(train_tokenizer.command)
 app.command("tokenizer-report")(train_tokenizer.report)
+app.command("pretrain")(train_pretrain.command)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qwen_eval.cli.options import command_from
+from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import parse_bytes, say
 from qwen_eval.errors import UserError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class DataOptions:
     """The options of `train data`."""
 
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of ours: tiny-data.")]
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of ours: tiny.")]
     out: Annotated[Path, typer.Option(help="Folder of the corpus; the same one resumes.")]
     data: Annotated[
         Path | None, typer.Option(help="Where the recipe's files are (or QWEN_EVAL_DATA).")
@@ -52,7 +53,7 @@ def command(options: DataOptions) -> None:
     memory = parse_bytes("--memory", options.memory)
     if not memory:
         raise UserError(f"--memory {options.memory}: give more than nothing")
-    recipe = read_recipe(_find_recipe(options.recipe))
+    recipe = read_recipe(find_recipe(options.recipe, "data"))
     if options.tokenizer is not None:
         pack = recipe.pack.model_copy(update={"tokenizer": str(options.tokenizer)})
         recipe = recipe.model_copy(update={"pack": pack})
@@ -67,21 +68,6 @@ def command(options: DataOptions) -> None:
     )
     pipeline.run()
     _show(pipeline, options.as_json)
-
-
-def _find_recipe(name: str) -> Path:
-    """A file, or one of the recipes that come with the package."""
-    path = Path(name)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
-    from qwen_eval import train
-
-    ours = Path(train.__path__[0]) / "recipes"
-    found = ours / f"{name}.yaml"
-    if not found.is_file():
-        names = ", ".join(sorted(p.stem for p in ours.glob("*-data.yaml")))
-        raise UserError(f"RECIPE {name}: no such file; recipes of ours: {names}")
-    return found
 
 
 def _tests(recipe: Recipe, data: Path) -> KnownTests:

@@ -114,11 +114,11 @@ def test_a_wrong_recipe_is_one_line(data: Path, tmp_path: Path, change: str, sai
     ("arguments", "said"),
     [
         (["nothing.yaml", "--out", "o"], "nothing.yaml: cannot be read"),
-        (["nothing", "--out", "o"], "recipes of ours: tiny-data"),
-        (["tiny-data", "--out", "o", "--data", "none"], "--data none: no such folder"),
-        (["tiny-data", "--out", "o", "--data", "."], "no file is"),
-        (["tiny-data", "--out", "o", "--data", ".", "--memory", "much"], "--memory much"),
-        (["tiny-data"], "--out"),
+        (["nothing", "--out", "o"], "recipes of ours: tiny"),
+        (["tiny", "--out", "o", "--data", "none"], "--data none: no such folder"),
+        (["tiny", "--out", "o", "--data", "."], "no file is"),
+        (["tiny", "--out", "o", "--data", ".", "--memory", "much"], "--memory much"),
+        (["tiny"], "--out"),
     ],
 )
 def test_a_wrong_call_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -128,7 +128,7 @@ def test_a_wrong_call_is_one_line(tmp_path: Path, arguments: list[str], said: st
 @pytest.mark.slow
 def test_the_recipe_of_ours_runs_on_the_mirror(mirror: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = qwen_eval("train", "data", "tiny-data", "--data", mirror, "--out", out, "--json")
+    done = qwen_eval("train", "data", "tiny", "--data", mirror, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     packed = said["packed"]["sources"]

@@ -59,7 +59,7 @@ def texts(folder: Path) -> list[str]:
 def test_every_drop_has_its_reason(unbroken: Path) -> None:
     found = {
         name: dict(Folder(unbroken / name).counts().dropped)
-        for name in ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-instructions")
+        for name in ("1-read", "2-exact", "3-fuzzy", "4-filter", "6-instructions")
     }
     assert found == {
         "1-read": {
@@ -76,7 +76,7 @@ def test_every_drop_has_its_reason(unbroken: Path) -> None:
             ("fuzzy", "nearly the same text", "zh"): 1,
         },
         "4-filter": {("rules", "words < 30", "en"): 1},
-        "5-instructions": {("tests", "13-gram of test", "asked"): 1},
+        "6-instructions": {("tests", "13-gram of test", "asked"): 1},
     }
 
 
@@ -97,11 +97,11 @@ def test_the_packed_corpus_holds_what_was_kept(unbroken: Path) -> None:
     corpus = PackedCorpus(unbroken / "packed", verify=True)
     stream = [token for i in range(len(corpus)) for token in corpus[i].tolist()]
     found = bytes(t if t < 256 else 0 for t in stream).decode("utf-8", "replace").split("\0")
-    kept = set(texts(unbroken / "4-filter")) | set(texts(unbroken / "5-instructions"))
+    kept = set(texts(unbroken / "4-filter")) | set(texts(unbroken / "6-instructions"))
     # Of the last document only a part may be left.
     assert set(found[:-1]) <= kept
     assert len(kept - set(found)) <= 1
-    asked = texts(unbroken / "5-instructions")
+    asked = texts(unbroken / "6-instructions")
     assert sum(found.count(text) for text in asked) >= 2 * len(asked) - 1
     assert corpus.manifest["tests"] == {"test": {"rows": 1, "too_short": 0}}
 
@@ -192,11 +192,11 @@ def test_only_what_depends_on_a_change_is_done_anew(data: Path, tmp_path: Path) 
     make(data, out)
     assert make(data, out, recipe.model_copy(update={"seed": 4})) == ["packed"]
     changed = recipe.model_copy(update={"rules": {**recipe.rules, "zh": {}}})
-    assert make(data, out, changed) == ["4-filter", "6-tokens", "packed"]
+    assert make(data, out, changed) == ["4-filter", "7-tokens", "packed"]
     make(data, out)
     assert make(data, out, recipe.model_copy(update={"fuzzy": None})) == [
         "4-filter",
-        "6-tokens",
+        "7-tokens",
         "packed",
     ]
 

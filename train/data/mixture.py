@@ -29,9 +29,14 @@ def copies(ids: NDArray[np.uint64], repeat: NDArray[np.float64], seed: int) -> N
     import numpy as np
 
     whole = np.floor(repeat)
-    # 53 bits of a hash as a number in [0, 1), the same for a document in any corpus.
-    drawn = (mix(ids ^ _salt(seed, "copies")) >> np.uint64(11)) / float(1 << 53)
-    return np.asarray(whole + (drawn < repeat - whole), np.int64)
+    return np.asarray(whole + (_drawn(ids, seed, "copies") < repeat - whole), np.int64)
+
+
+def held_out(ids: NDArray[np.uint64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which documents (documents,) are kept from training: a hash of seed and id says it."""
+    import numpy as np
+
+    return np.asarray(_drawn(ids, seed, "held out") < share, np.bool_)
 
 
 def order(
@@ -81,6 +86,13 @@ def shares(
         keys = ("documents", "tokens", "seen_documents", "seen_tokens")
         said[name] = dict(zip(keys, sums.tolist(), strict=True))
     return said
+
+
+def _drawn(ids: NDArray[np.uint64], seed: int, purpose: str) -> NDArray[np.float64]:
+    """A number in [0, 1) for every document, the same in any corpus: 53 bits of a hash."""
+    import numpy as np
+
+    return np.asarray((mix(ids ^ _salt(seed, purpose)) >> np.uint64(11)) / float(1 << 53))
 
 
 def _salt(seed: int, purpose: str) -> np.uint64:

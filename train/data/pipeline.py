@@ -1,8 +1,9 @@
 """All stages of a corpus in the paper's order, each resumed where it was left.
 
 read (HTML to text, encoding, language) -> exact repeats -> near-repeats -> rules and scorers ->
-instructions (read, decontaminated) -> tokens -> packed shards. A stage's key is a hash of its own
-settings and of the key before it; the first hashes the files. Knows nothing of command lines.
+held out for measuring -> instructions (read, decontaminated) -> tokens -> packed shards. A stage's
+key is a hash of its own settings and of the key before it; the first hashes the files. Knows
+nothing of command lines.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .stage import Folder, Tick, Unit, locked, processes, run_units, unit_names
 
 # Part of every key: raised when a stage would make other bytes of the same input.
 FORMAT = 1
-STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-instructions", "6-tokens")
+STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-heldout", "6-instructions", "7-tokens")
+HELD_OUT = "5-heldout"
 PACKED = "packed"
 
 
@@ -72,8 +74,10 @@ class Pipeline:
         if recipe.fuzzy is not None:
             key, shards = self._fuzzy(key, shards)
         key, shards = self._filter(key, shards)
+        if recipe.heldout:
+            key, shards = self._hold_out(key, shards)
         if recipe.instructions:
-            other, more = self._read("5-instructions", recipe.instructions, [self.tests])
+            other, more = self._read("6-instructions", recipe.instructions, [self.tests])
             key, shards = digest(key, other), [*shards, *more]
         self._pack(*self._tokenise(key, shards))
 
@@ -153,11 +157,23 @@ class Pipeline:
             folder.finish()
         return key, folder.kept()
 
+    def _hold_out(self, before: str, shards: list[Path]) -> tuple[str, list[Path]]:
+        recipe, folder = self.recipe, self.folder(HELD_OUT)
+        key = digest(FORMAT, "heldout", recipe.heldout, recipe.seed, before)
+        if not folder.open(key):
+            units = {
+                name: (folder, name, shard, recipe.heldout, recipe.seed)
+                for name, shard in zip(unit_names(shards), shards, strict=True)
+            }
+            self._work(steps.hold_out_unit, units, folder)
+            folder.finish()
+        return key, folder.kept()
+
     def _scorer(self, file: str) -> Path:
         return find_files([file], self.data, "scorers")[0]
 
     def _tokenise(self, before: str, shards: list[Path]) -> tuple[str, list[Path]]:
-        recipe, folder = self.recipe, self.folder("6-tokens")
+        recipe, folder = self.recipe, self.folder("7-tokens")
         encoder = pack.open_encoder(recipe.pack.tokenizer)
         sources = tuple({**recipe.sources, **recipe.instructions})
         key = digest(FORMAT, "tokens", encoder.fingerprint, list(sources), before)
@@ -189,6 +205,7 @@ class Pipeline:
         content = pack.pack(
             folder.path, stems, ordered, encoder, settings.length, settings.shard_sequences
         )
+        pack.copy_tokenizer(settings.tokenizer, folder.path)
         content["sources"] = mixture.shares(tables, list(sources), often, recipe.seed)
         content |= {"seed": recipe.seed, "key": key, "tests": self._tests()}
         pack.write_manifest(folder.path, encoder, settings.length, content)

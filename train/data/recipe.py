@@ -68,7 +68,10 @@ class Pack(Closed):
 
 
 class Recipe(Closed):
-    """The whole file. A step that is not named is not taken, but for reading and packing."""
+    """The whole file. A step that is not named is not taken, but for reading and packing.
+
+    heldout: the share of every source's documents that is left out of training, to measure on.
+    """
 
     seed: int = Field(0, ge=0, lt=1 << 63)
     sources: dict[str, Source] = Field(min_length=1)
@@ -78,6 +81,7 @@ class Recipe(Closed):
     fuzzy: FuzzySettings | None = None
     rules: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     scorers: tuple[Scorer, ...] = ()
+    heldout: float = Field(0.0, ge=0, lt=1)
     decontaminate: Decontaminate = Field(default_factory=lambda: Decontaminate.model_validate({}))
     pack: Pack = Field(default_factory=lambda: Pack.model_validate({}))
 

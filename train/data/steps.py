@@ -16,6 +16,7 @@ from .documents import Document, Raw, declared_encoding, identity, read_raw
 from .exact import hashes
 from .language import identify
 from .minhash import FuzzySettings, MinHasher, save_signed
+from .mixture import held_out
 from .pack import open_encoder, tokenise
 from .recipe import Languages, Scorer, Source
 from .rules import Bound, broken_rule
@@ -170,6 +171,18 @@ def drop_unit(
         for row, document in enumerate(read_shard(shard)):
             if row in kept_instead:
                 sorter.drop(document, filter_, reason, f"of {kept_instead[row]:016x}")
+            else:
+                sorter.keep(document)
+
+
+def hold_out_unit(folder: Folder, unit: str, shard: Path, share: float, seed: int) -> None:
+    """A share of a shard's documents goes to `dropped`: it is not trained on, but measured on."""
+    import numpy as np
+
+    with Sorter(folder, unit) as sorter:
+        for document in read_shard(shard):
+            if held_out(np.array([int(document.id, 16)], np.uint64), share, seed)[0]:
+                sorter.drop(document, "heldout", "kept for measuring")
             else:
                 sorter.keep(document)
 

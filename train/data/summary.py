@@ -17,7 +17,7 @@ from qwen_eval.fileio import read_jsonl, text_hash, write_atomic
 
 from .stage import Counts, Folder
 
-STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-instructions")
+STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-heldout", "6-instructions")
 # Samples on the page of every reason, and characters of each.
 SAMPLES, SHOWN = 3, 600
 

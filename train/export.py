@@ -1,0 +1,63 @@
+"""A model in training as a checkpoint folder that every command reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from qwen_eval.errors import UserError
+from qwen_eval.model.transformer import Transformer
+from qwen_eval.model.weights import save_model
+
+from .parallel import World
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Writes a model in training to a folder, which it replaces as a whole.
+
+    dtype: of the weights there. tokenizer: a folder whose files are laid beside them.
+    """
+
+    model: Transformer
+    world: World
+    dtype: torch.dtype
+    tokenizer: Path | None
+
+    def __call__(self, folder: Path) -> None:
+        """Write it; called in every process. Raises UserError if the disk refuses."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.model, options=options)
+        problem = ""
+        if self.world.rank == 0:
+            try:
+                _write(self._whole(state), folder, self.tokenizer)
+            except OSError as error:
+                problem = error.strerror or str(error)
+        if any(self.world.sum(float(bool(problem)))):
+            raise UserError(
+                f"{folder}: the model could not be written ({problem or 'first process'})"
+            )
+
+    def _whole(self, state: dict[str, Any]) -> Transformer:
+        with torch.device("meta"):
+            model = Transformer(self.model.config)
+        model.load_state_dict(state, assign=True)
+        return model.to(self.dtype)
+
+
+def _write(model: Transformer, folder: Path, tokenizer: Path | None) -> None:
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save_model(model, part)
+    if tokenizer is not None:
+        for path in sorted(tokenizer.iterdir()):
+            shutil.copyfile(path, part / path.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)

@@ -1,0 +1,185 @@
+"""The training loop: batches in, one step of the optimiser each, and whatever callbacks ask.
+
+Resumes from the newest state; with one process the same bits follow. A loss or gradient that is no
+finite number stops the run before it reaches the weights. Knows nothing of where sequences come
+from or what callbacks do.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from qwen_eval.errors import UserError
+
+from .checkpoint import Checkpoints
+from .feed import Feed, Part
+from .optim import Optimiser, learning_rate
+from .parallel import World, clip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps on sequences of one length: `batch` sequences a step, `part` at a time."""
+
+    feed: Feed
+    steps: int
+    batch: int
+    part: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did. loss: nats per token. tokens: read so far, this step included."""
+
+    number: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+    seconds: float
+
+
+class Callback(Protocol):
+    """Something to do beside training. Called in every process, after a step and at the end."""
+
+    def after_step(self, trainer: Trainer, step: Step) -> None:
+        """The weights are those after the step."""
+        ...
+
+    def at_end(self, trainer: Trainer) -> None:
+        """All steps are done, or the run was interrupted."""
+        ...
+
+
+# Parts of a batch to a loss that is the sum over the part's tokens, times the second argument.
+Loss = Callable[[Part, float], Tensor]
+
+
+@dataclass
+class Trainer:
+    """A model in training.
+
+    loss: must go through `model`'s call, which gathers its weights. save_every: steps between two
+    states; the last step's is always saved.
+    """
+
+    model: nn.Module
+    loss: Loss
+    optimiser: torch.optim.Optimizer
+    settings: Optimiser
+    stages: Sequence[Stage]
+    world: World
+    checkpoints: Checkpoints
+    save_every: int
+    callbacks: Sequence[Callback] = ()
+    done: int = field(default=0, init=False)
+    interrupted: bool = field(default=False, init=False)
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def resume(self) -> None:
+        """Go on from the newest state, if there is one."""
+        self.done = self.checkpoints.load(self.model, self.optimiser)
+
+    def run(self) -> None:
+        """All steps that are left. Raises UserError for a loss that is no finite number.
+
+        Ctrl-C ends the step that is being computed, saves the state and sets `interrupted`.
+        """
+        with _deferred() as asked:
+            while self.done < self.steps and not self.interrupted:
+                step = self._step(self.done + 1)
+                self.done = step.number
+                for callback in self.callbacks:
+                    callback.after_step(self, step)
+                self.interrupted = self.world.sum(float(asked()))[0] > 0
+                if self.done % self.save_every == 0 or self.interrupted or self.done == self.steps:
+                    self.checkpoints.save(self.done, self.model, self.optimiser)
+        for callback in self.callbacks:
+            callback.at_end(self)
+
+    def _step(self, number: int) -> Step:
+        began = time.perf_counter()
+        stage, inside = self.stage_of(number)
+        places = stage.feed.places(
+            self._seen_before(stage) + (inside - 1) * stage.batch, stage.batch
+        )
+        share = stage.batch // self.world.size
+        mine = places[self.world.rank * share : (self.world.rank + 1) * share]
+        scale = 1 / stage.feed.tokens_asked(places)
+        rate = learning_rate(self.settings, number, self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        parts = -(-share // stage.part)
+        for at, part in enumerate(stage.feed.parts(mine, stage.part), 1):
+            if isinstance(self.model, FSDPModule):
+                self.model.set_requires_gradient_sync(at == parts)
+            loss = self.loss(part, scale)
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        total = self.world.sum(total)[0]
+        norm = clip(self.model, self.settings.clip)
+        self._refuse_nonsense(number, total, norm, places)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        tokens = self._tokens_before(stage) + inside * stage.batch * stage.feed.length
+        return Step(number, total, norm, rate, tokens, time.perf_counter() - began)
+
+    def _refuse_nonsense(self, number: int, loss: float, norm: float, places: list[int]) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        wrong = "gradient's norm" if math.isfinite(loss) else "loss"
+        value = norm if math.isfinite(loss) else loss
+        last = self.checkpoints.steps()
+        kept = f"the state of step {last[-1]} is whole" if last else "no state was saved yet"
+        raise UserError(
+            f"step {number}: the {wrong} is {value}; its batch is sequences {places}; {kept}; "
+            "look at the batch, or lower learning_rate"
+        )
+
+    def stage_of(self, number: int) -> tuple[Stage, int]:
+        """The stage of a step and its number inside it, from 1."""
+        for stage in self.stages:
+            if number <= stage.steps:
+                return stage, number
+            number -= stage.steps
+        raise AssertionError("no such step")
+
+    def _tokens_before(self, stage: Stage) -> int:
+        before = self.stages[: list(self.stages).index(stage)]
+        return sum(one.steps * one.batch * one.feed.length for one in before)
+
+    def _seen_before(self, stage: Stage) -> int:
+        """Sequences of this stage's length that are as many tokens as earlier stages read."""
+        return self._tokens_before(stage) // stage.feed.length
+
+
+@contextmanager
+def _deferred() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM are remembered; a second Ctrl-C stops at once."""
+    asked = []
+
+    def remember(signum: int, frame: object) -> None:
+        asked.append(signum)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

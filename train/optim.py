@@ -1,0 +1,54 @@
+"""AdamW as the paper sets it up, and its learning rate over the steps (section 2.4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from qwen_eval.schema import Closed
+
+
+class Optimiser(Closed):
+    """AdamW's settings; the paper's are the defaults.
+
+    learning_rate: at its peak. final: the share of it that is left at the end. weight_decay: on
+    matrices only. clip: largest norm of all gradients together.
+    """
+
+    learning_rate: float = Field(3e-4, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    final: float = Field(0.1, ge=0, le=1)
+
+
+def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
+    """Two groups: matrices, which decay, and biases and norms, which do not."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=True,
+    )
+
+
+def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
+    """Of the step with this number, from 1: a line up to the peak, then half a cosine down to
+    `final` of it at the last step."""
+    if step <= settings.warmup_steps:
+        return settings.learning_rate * step / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    low = settings.final
+    return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * min(done, 1))) / 2)

@@ -1,0 +1,188 @@
+"""Pretraining from a recipe (paper, section 2.4): packed sequences, the next token's loss, AdamW.
+
+The recipe is a closed YAML file. Here it becomes a model, its optimiser and stages of batches; the
+steps are loop.py's. Knows nothing of command lines or of how checkpoints are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from qwen_eval.errors import UserError
+from qwen_eval.model.config import ModelConfig
+from qwen_eval.schema import Closed, parse, read_text
+
+from .checkpoint import Checkpoints
+from .data.pack import PackedCorpus
+from .data.recipe import digest
+from .feed import Feed
+from .language_model import LanguageModel
+from .loop import Callback, Stage, Trainer
+from .optim import Optimiser, adamw
+from .parallel import World, share_out
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class Shape(Closed):
+    """The model's sizes; what is not said is Qwen's (paper, section 2.3).
+
+    heads are of hidden_size / num_heads elements unless head_dim says otherwise.
+    """
+
+    family: Literal["qwen", "qwen2", "qwen3", "llama"] = "qwen"
+    vocab_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    num_layers: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+    num_kv_heads: int | None = Field(None, ge=1)
+    head_dim: int | None = Field(None, ge=2)
+    ffn_size: int = Field(ge=1)
+    rope_base: float = Field(10000.0, gt=1)
+    norm_eps: float = Field(1e-6, gt=0)
+    tied: bool = False
+
+    def config(self, length: int) -> ModelConfig:
+        """The model that is trained on sequences of up to `length` tokens."""
+        return ModelConfig(
+            family=self.family,
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads or self.num_heads,
+            head_dim=self.head_dim or self.hidden_size // self.num_heads,
+            ffn_size=self.ffn_size,
+            rope_base=self.rope_base,
+            norm_eps=self.norm_eps,
+            max_length=length,
+            trained_length=length,
+            qkv_bias=self.family in ("qwen", "qwen2"),
+            qk_norm=self.family == "qwen3",
+            tied=self.tied,
+        )
+
+
+class Length(Closed):
+    """A stage: so many tokens in sequences of one length."""
+
+    length: int = Field(ge=2)
+    tokens: int = Field(ge=1)
+
+
+class Pretraining(Closed):
+    """The whole file.
+
+    batch_tokens: of a step, over all processes. part_tokens: what a process computes at a time; the
+    memory for activations grows with it. separate_documents: a token sees its own document only.
+    recompute: activations are computed twice instead of kept. save_every: steps between two states,
+    the last `keep` of which stay.
+    """
+
+    seed: int = Field(0, ge=0, lt=1 << 63)
+    model: Shape
+    stages: tuple[Length, ...] = Field(min_length=1)
+    batch_tokens: int = Field(ge=2)
+    part_tokens: int = Field(ge=2)
+    optimiser: Optimiser = Field(default_factory=lambda: Optimiser.model_validate({}))
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    separate_documents: bool = False
+    compile: bool = False
+    recompute: bool = False
+    save_every: int = Field(1000, ge=1)
+    keep: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        for stage in self.stages:
+            for name, tokens in (("batch", self.batch_tokens), ("part", self.part_tokens)):
+                if tokens % stage.length:
+                    raise ValueError(f"{name}_tokens {tokens} is no multiple of {stage.length}")
+            if stage.tokens < self.batch_tokens:
+                raise ValueError(f"stages: {stage.tokens} tokens are less than one batch")
+        return self
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequences."""
+        return max(stage.length for stage in self.stages)
+
+    def digest(self, corpus: str) -> str:
+        """A key of all that the weights depend on, but for the number of processes."""
+        said = self.model_dump(mode="json", exclude={"save_every", "keep", "compile", "recompute"})
+        return digest(said, corpus)
+
+
+def read_pretraining(path: Path) -> Pretraining:
+    """Read a recipe. Raises UserError with file, line and key for the first mistake."""
+    return parse(read_text(path), path, Pretraining)
+
+
+def open_corpus(folder: Path, recipe: Pretraining) -> PackedCorpus:
+    """A packed corpus that fits the recipe. Raises UserError for any other, or a damaged one."""
+    corpus = PackedCorpus(folder, verify=True)
+    rows = corpus.manifest["vocab_size"]
+    if rows > recipe.model.vocab_size:
+        raise UserError(
+            f"model: vocab_size {recipe.model.vocab_size} is too small for the {rows} tokens of "
+            f"{folder}"
+        )
+    return corpus
+
+
+def prepare(
+    recipe: Pretraining,
+    corpus: PackedCorpus,
+    out: Path,
+    world: World,
+    callbacks: Callable[[LanguageModel], tuple[Callback, ...]] = lambda model: (),
+) -> Trainer:
+    """A trainer that stands at the newest state in `out`, else at the beginning.
+
+    callbacks: made of the model, once its weights are shared out.
+    Raises UserError where the number of processes does not divide a batch.
+    """
+    config = recipe.model.config(recipe.longest)
+    torch.manual_seed(recipe.seed)
+    model = LanguageModel(config, recipe.compile)
+    # Drawn on the CPU from one generator: the same weights on every machine and in every process.
+    model.transformer.init_weights(torch.Generator().manual_seed(recipe.seed))
+    model.to(world.device)
+    share_out(
+        model,
+        model.transformer.blocks,
+        world,
+        dtype=DTYPES[recipe.dtype],
+        compiled=recipe.compile,
+        recompute=recipe.recompute,
+    )
+    stages = []
+    for stage in recipe.stages:
+        sequences = recipe.batch_tokens // stage.length
+        if sequences % world.size:
+            raise UserError(
+                f"batch_tokens: {sequences} sequences of {stage.length} tokens cannot be shared by "
+                f"{world.size} processes"
+            )
+        feed = Feed(corpus, stage.length, recipe.seed, recipe.separate_documents)
+        steps = stage.tokens // recipe.batch_tokens
+        stages.append(Stage(feed, steps, sequences, recipe.part_tokens // stage.length))
+    key = recipe.digest(str(corpus.manifest.get("key", "")))
+    trainer = Trainer(
+        model,
+        model,
+        adamw(model, recipe.optimiser),
+        recipe.optimiser,
+        stages,
+        world,
+        Checkpoints(out / "states", key, recipe.keep, world),
+        recipe.save_every,
+        callbacks(model),
+    )
+    trainer.resume()
+    return trainer
