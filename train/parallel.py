@@ -93,6 +93,8 @@ def share_out(
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
+            # A plain sum: gloo knows none that multiplies on the way.
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def clip(model: nn.Module, largest: float) -> float:
