@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +38,47 @@ class Part:
     ids_BS: Tensor
     targets_BS: Tensor
     documents_BS: Tensor | None
+
+
+class Sequences(Protocol):
+    """What a stage of training reads: sequences of one length in an order of their own."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    def __len__(self) -> int:
+        """Sequences of an epoch."""
+        ...
+
+    def places(self, first: int, count: int) -> list[int]:
+        """Sequences seen from the first-th on, over as many epochs as that takes."""
+        ...
+
+    def parts(self, places: Sequence[int], size: int) -> Iterator[Part]:
+        """The sequences at these places, `size` at a time."""
+        ...
+
+    def tokens_asked(self, places: Sequence[int]) -> int:
+        """How many of their tokens have a target."""
+        ...
+
+
+def shuffled(first: int, count: int, total: int, seed: int) -> list[int]:
+    """`count` of `total` places from the first-th seen on: every epoch in an order of its own."""
+    found: list[int] = []
+    while len(found) < count:
+        epoch, at = divmod(first + len(found), total)
+        found.extend(_order(epoch, total, seed)[at : at + count - len(found)].tolist())
+    return found
+
+
+@lru_cache(maxsize=2)
+def _order(epoch: int, total: int, seed: int) -> NDArray[np.int64]:
+    import numpy as np
+
+    return np.random.default_rng([seed, epoch]).permutation(total)
 
 
 @dataclass(frozen=True)
@@ -69,12 +111,7 @@ class Feed:
 
     def places(self, first: int, count: int) -> list[int]:
         """Sequences seen from the first-th on, over as many epochs as that takes."""
-        found: list[int] = []
-        while len(found) < count:
-            epoch, at = divmod(first + len(found), len(self))
-            order = self._order(epoch)[at : at + count - len(found)]
-            found.extend(order.tolist())
-        return found
+        return shuffled(first, count, len(self), self.seed)
 
     def parts(self, places: Sequence[int], size: int) -> Iterator[Part]:
         """The sequences at these places, `size` at a time."""
@@ -86,16 +123,6 @@ class Feed:
         if not self.separate:
             return len(places) * (self.length - 1)
         return sum(int((part.targets_BS != IGNORED).sum()) for part in self.parts(places, 1))
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        import numpy as np
-
-        kept: tuple[int, Any] = self.__dict__.get("_kept", (-1, None))
-        if kept[0] != epoch:
-            kept = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self))
-            self.__dict__["_kept"] = kept
-        order: NDArray[np.int64] = kept[1]
-        return order
 
     def _part(self, places: Sequence[int]) -> Part:
         import numpy as np

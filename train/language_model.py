@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from qwen_eval.model.config import ModelConfig
@@ -10,6 +11,7 @@ from qwen_eval.model.transformer import Transformer
 from .batch import batch_of
 from .cross_entropy import cross_entropy
 from .feed import Part
+from .parallel import World, share_out
 
 
 class LanguageModel(nn.Module):
@@ -30,6 +32,37 @@ class LanguageModel(nn.Module):
         return cross_entropy(
             model.hidden(batch), model.head.weight, targets_T, scale, self._compiled
         )
+
+
+def shared_model(
+    config: ModelConfig,
+    world: World,
+    weights: Transformer | int,
+    *,
+    dtype: torch.dtype,
+    compiled: bool,
+    recompute: bool,
+) -> LanguageModel:
+    """A model in fp32, cut over all processes (see parallel.share_out).
+
+    weights: those of another model, or the seed to draw them from. They are drawn on the CPU from
+    one generator, so they are the same on every machine and in every process.
+    """
+    model = LanguageModel(config, compiled)
+    if isinstance(weights, int):
+        model.transformer.init_weights(torch.Generator().manual_seed(weights))
+    else:
+        model.transformer.load_state_dict(weights.state_dict())
+    model.to(world.device)
+    share_out(
+        model,
+        model.transformer.blocks,
+        world,
+        dtype=dtype,
+        compiled=compiled,
+        recompute=recompute,
+    )
+    return model
 
 
 def flops_per_token(config: ModelConfig, length: int) -> float:

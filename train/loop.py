@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from qwen_eval.errors import UserError
 
 from .checkpoint import Checkpoints
-from .feed import Feed, Part
+from .feed import Part, Sequences
 from .optim import Optimiser, learning_rate
 from .parallel import World, clip
 
@@ -31,7 +31,7 @@ from .parallel import World, clip
 class Stage:
     """Some steps on sequences of one length: `batch` sequences a step, `part` at a time."""
 
-    feed: Feed
+    feed: Sequences
     steps: int
     batch: int
     part: int
@@ -84,6 +84,14 @@ class Trainer:
     callbacks: Sequence[Callback] = ()
     done: int = field(default=0, init=False)
     interrupted: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            if stage.batch % self.world.size:
+                raise UserError(
+                    f"a batch of {stage.batch} sequences cannot be shared by {self.world.size} "
+                    "processes; take another number of either"
+                )
 
     @property
     def steps(self) -> int:

@@ -21,10 +21,10 @@ from .checkpoint import Checkpoints
 from .data.pack import PackedCorpus
 from .data.recipe import digest
 from .feed import Feed
-from .language_model import LanguageModel
+from .language_model import LanguageModel, shared_model
 from .loop import Callback, Stage, Trainer
 from .optim import Optimiser, adamw
-from .parallel import World, share_out
+from .parallel import World
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -148,15 +148,10 @@ def prepare(
     Raises UserError where the number of processes does not divide a batch.
     """
     config = recipe.model.config(recipe.longest)
-    torch.manual_seed(recipe.seed)
-    model = LanguageModel(config, recipe.compile)
-    # Drawn on the CPU from one generator: the same weights on every machine and in every process.
-    model.transformer.init_weights(torch.Generator().manual_seed(recipe.seed))
-    model.to(world.device)
-    share_out(
-        model,
-        model.transformer.blocks,
+    model = shared_model(
+        config,
         world,
+        recipe.seed,
         dtype=DTYPES[recipe.dtype],
         compiled=recipe.compile,
         recompute=recipe.recompute,
@@ -164,11 +159,6 @@ def prepare(
     stages = []
     for stage in recipe.stages:
         sequences = recipe.batch_tokens // stage.length
-        if sequences % world.size:
-            raise UserError(
-                f"batch_tokens: {sequences} sequences of {stage.length} tokens cannot be shared by "
-                f"{world.size} processes"
-            )
         feed = Feed(corpus, stage.length, recipe.seed, recipe.separate_documents)
         steps = stage.tokens // recipe.batch_tokens
         stages.append(Stage(feed, steps, sequences, recipe.part_tokens // stage.length))

@@ -6,22 +6,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qwen_eval.cli.known_tests import data_folder, tests_of
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import parse_bytes, say
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from qwen_eval.train.data.decontaminate import KnownTests
     from qwen_eval.train.data.pipeline import Pipeline
-    from qwen_eval.train.data.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,11 @@ class DataOptions:
 @command_from(DataOptions)
 def command(options: DataOptions) -> None:
     """Make a corpus; the same command resumes. Says what every filter dropped, and why."""
+    from qwen_eval.train.data.decontaminate import known_tests
     from qwen_eval.train.data.pipeline import Pipeline
     from qwen_eval.train.data.recipe import read_recipe
 
-    data = options.data or Path(os.environ.get("QWEN_EVAL_DATA") or ".")
-    if not data.is_dir():
-        raise UserError(f"--data {data}: no such folder")
+    data = data_folder(options.data)
     memory = parse_bytes("--memory", options.memory)
     if not memory:
         raise UserError(f"--memory {options.memory}: give more than nothing")
@@ -57,41 +54,18 @@ def command(options: DataOptions) -> None:
     if options.tokenizer is not None:
         pack = recipe.pack.model_copy(update={"tokenizer": str(options.tokenizer)})
         recipe = recipe.model_copy(update={"pack": pack})
+    tests = tests_of(recipe.decontaminate, data) if recipe.instructions else known_tests({})
     pipeline = Pipeline(
         recipe,
         data,
         options.out,
-        _tests(recipe, data),
+        tests,
         memory,
         options.workers or os.cpu_count() or 1,
         _Ticker().tick,
     )
     pipeline.run()
     _show(pipeline, options.as_json)
-
-
-def _tests(recipe: Recipe, data: Path) -> KnownTests:
-    """What instructions must not contain: every task's test rows, and the recipe's own files."""
-    from qwen_eval.datasets import open_data
-    from qwen_eval.fileio import read_jsonl
-    from qwen_eval.taskspec import find_task, task_names
-    from qwen_eval.train.data.decontaminate import known_tests, texts_of
-    from qwen_eval.train.data.recipe import find_files
-
-    sets: dict[str, Iterator[list[str]]] = {}
-    if recipe.instructions:
-        for name in task_names():
-            spec, _ = find_task(name)
-            there = (data / spec.splits[spec.eval_split].mirror).is_file()
-            source = open_data(spec, data if there else None)
-            if source.kind == "sample":
-                say(f"{name}: only the project's SAMPLE is known, not the benchmark's test set")
-            label = f"{name} (sample)" if source.kind == "sample" else name
-            sets[label] = (texts_of(row) for row in source.rows(spec.eval_split))
-        files = recipe.decontaminate.against
-        for path in find_files(files, data, "decontaminate: against") if files else ():
-            sets[str(path.relative_to(data))] = (texts_of(row) for row in read_jsonl(path))
-    return known_tests(sets, recipe.decontaminate.n)
 
 
 @dataclass

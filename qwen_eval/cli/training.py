@@ -1,0 +1,183 @@
+"""What the commands of training share: common options, log, progress, looks at the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwen_eval.cli.setup import say
+from qwen_eval.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwen_eval.train.callbacks import Journal
+    from qwen_eval.train.language_model import LanguageModel
+    from qwen_eval.train.loop import Callback, Step, Trainer
+    from qwen_eval.train.parallel import World
+
+LINE_SECONDS = 15.0
+
+
+def make_folder(out: Path) -> None:
+    """The folder of a run. Raises UserError where it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of every command that trains: where to, when to look at the model, how to log."""
+
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same one resumes.")]
+    evaluate: Annotated[
+        str | None, typer.Option(help="Tasks to judge the model by while it learns.")
+    ] = None
+    limit: Annotated[str | None, typer.Option(help="Samples per task, as in `run`.")] = None
+    data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A text to go on with, as samples; may be repeated.")
+    ] = None
+    look_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two evaluations or samples.")
+    ] = 1000
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files too.")] = False
+    wandb: Annotated[str | None, typer.Option(help="A project of Weights & Biases to log to.")] = (
+        None
+    )
+
+
+@dataclass
+class Extras:
+    """What a training command does beside training, as its options ask.
+
+    dtype: of the weights that are written. tokenizer: the folder whose files go beside them.
+    """
+
+    options: TrainOptions
+    dtype: torch.dtype
+    world: World
+    tokenizer: Path | None
+    exporter: Any = field(default=None, init=False)
+
+    def callbacks(self, model: LanguageModel) -> tuple[Callback, ...]:
+        """Of a model whose weights are shared out."""
+        from qwen_eval.train.callbacks import LOG, Judge, Log, Tell
+        from qwen_eval.train.export import Exporter
+        from qwen_eval.train.language_model import flops_per_token
+
+        options, config = self.options, model.transformer.config
+        self.exporter = Exporter(model.transformer, self.world, self.dtype, self.tokenizer)
+        journals = self._journals() if self.world.rank == 0 else ()
+        log = Log(self.options.out / LOG, lambda length: flops_per_token(config, length), journals)
+        said: tuple[Callback, ...] = (log, Tell(_Ticker().tell))
+        if not (options.evaluate or options.prompt):
+            return said
+        looked = self.options.out / "looked"
+        path = self.options.out / "evaluation.jsonl"
+        judge = Judge(options.look_every, self.exporter, looked, path, self._look, journals)
+        return (*said, judge)
+
+    def train(self, trainer: Trainer) -> None:
+        """Run all steps and write the model. Raises KeyboardInterrupt after a state is saved."""
+        first = self.world.rank == 0
+        if trainer.done and first:
+            say(f"going on from step {trainer.done} of {trainer.steps}")
+        trainer.run()
+        if trainer.interrupted:
+            if first:
+                say(f"stopped after step {trainer.done}; the same command goes on")
+            raise KeyboardInterrupt
+        self.exporter(self.options.out / "model")
+        if first:
+            print(f"{self.options.out / 'model'}: judge it with `qwen-eval run --model`")
+
+    def _journals(self) -> tuple[Journal, ...]:
+        from qwen_eval.train.callbacks import TensorBoard, WandB
+
+        found: list[Journal] = []
+        if self.options.tensorboard:
+            found.append(TensorBoard(self.options.out / "tensorboard"))
+        if self.options.wandb:
+            found.append(WandB(self.options.wandb, self.options.out))
+        return tuple(found)
+
+    def _look(self, model: Path, step: int) -> Mapping[str, float]:
+        if self.options.prompt:
+            self._write_samples(model, step)
+        return self._evaluate(model, step) if self.options.evaluate else {}
+
+    def _evaluate(self, model: Path, step: int) -> Mapping[str, float]:
+        """In a process of its own: the run directory stays, its memory does not."""
+        options = self.options
+        out = self.options.out / "evaluations" / f"step-{step:08}"
+        words = ["run", "--tasks", str(options.evaluate), "--model", str(model), "--out", str(out)]
+        words += ["--limit", options.limit] if options.limit else []
+        words += ["--data", str(options.data)] if options.data else []
+        alone = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+        done = subprocess.run(
+            [sys.executable, "-m", "qwen_eval", *words, "--json"],
+            env=alone,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            say(f"step {step}: evaluation failed: {done.stderr.strip().splitlines()[-1:]}")
+            return {}
+        told = json.loads(done.stdout.splitlines()[-1])["tasks"]
+        return {name: row["estimate"] for name, row in told.items() if row["estimate"] is not None}
+
+    def _write_samples(self, model: Path, step: int) -> None:
+        from qwen_eval.backends.base import BackendOptions, open_backend
+        from qwen_eval.fileio import canonical_json
+        from qwen_eval.types import Decoding, GenerateRequest, Prompt
+
+        backend = open_backend("native", str(model), BackendOptions())
+        prompts = self.options.prompt or []
+        asked = {
+            backend.submit(GenerateRequest(Prompt(prompt), Decoding(max_tokens=64))): prompt
+            for prompt in prompts
+        }
+        with (self.options.out / "samples.jsonl").open("a", encoding="utf-8") as file:
+            while asked:
+                for number, reply in backend.step():
+                    row = {"step": step, "prompt": asked.pop(number), "text": reply.text}
+                    file.write(canonical_json(row) + "\n")
+        backend.close()
+
+
+@dataclass
+class _Ticker:
+    """A line on stderr every so often: step, loss, rate and time left."""
+
+    said: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+
+    def tell(self, trainer: Trainer, step: Step) -> None:
+        import time
+
+        self.seconds = [*self.seconds[-19:], step.seconds]
+        now, last = time.monotonic(), step.number == trainer.steps
+        live = sys.stderr.isatty()
+        if not live and not last and now - self.said < LINE_SECONDS:
+            return
+        self.said = now
+        typical = sorted(self.seconds)[len(self.seconds) // 2]
+        stage, _ = trainer.stage_of(step.number)
+        rate = stage.batch * stage.feed.length / typical
+        left = int(typical * (trainer.steps - step.number))
+        line = (
+            f"step {step.number}/{trainer.steps}  loss {step.loss:.4f}  {rate:,.0f} tokens/s  "
+            f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        )
+        print(f"{line:<78}", file=sys.stderr, end="\r" if live and not last else "\n", flush=True)
