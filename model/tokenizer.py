@@ -30,6 +30,13 @@ QWEN_SPECIALS = (
     "<|im_end|>",
     *(f"<|extra_{i}|>" for i in range(205)),
 )
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 DEFAULT_SYSTEM = "You are a helpful assistant."
 END_OF_TURN = ("<|endoftext|>", "<|im_end|>")
 
@@ -78,6 +85,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if ranks:
         return TiktokenTokenizer(ranks[0])
     raise UserError(f"{folder}: neither tokenizer.json nor qwen.tiktoken; copy one of them there")
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a folder that say what its tokenizer is and how a chat is laid out."""
+    names = {*folder.glob("*.tiktoken"), *(folder / name for name in _FILES)}
+    return sorted(path for path in names if path.is_file())
 
 
 class TiktokenTokenizer:

@@ -20,6 +20,7 @@ from torch import Tensor
 from qwen_eval.errors import UserError
 
 from .config import ModelConfig, config_to_hf, load_config
+from .delta import add_delta, base_of
 from .transformer import Transformer
 
 HF_NAMES = {
@@ -63,9 +64,15 @@ def load_model(
     """The model of a checkpoint folder, in evaluation mode; `config` replaces the folder's own
     where context switches differ (NTK, LogN, windows, length).
 
-    Raises UserError for a missing, damaged, surplus or wrongly shaped tensor, naming it.
+    A folder with a delta is its base and what the delta adds. Raises UserError for a missing,
+    damaged, surplus or wrongly shaped tensor, naming it.
     """
     config = config or load_config(folder)
+    if base := base_of(folder):
+        # Added in fp32 and rounded once.
+        model = load_model(base, torch.float32, device, config)
+        add_delta(model, folder)
+        return model.to(dtype)
     with torch.device("meta"):
         model = Transformer(config)
     expected = {name: p.shape for name, p in model.named_parameters()}

@@ -12,6 +12,7 @@ import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from qwen_eval.errors import UserError
+from qwen_eval.model.tokenizer import tokenizer_files
 from qwen_eval.model.transformer import Transformer
 from qwen_eval.model.weights import save_model
 
@@ -22,7 +23,7 @@ from .parallel import World
 class Exporter:
     """Writes a model in training to a folder, which it replaces as a whole.
 
-    dtype: of the weights there. tokenizer: a folder whose files are laid beside them.
+    dtype: of the weights there. tokenizer: a folder whose tokenizer is laid beside them.
     """
 
     model: Transformer
@@ -57,7 +58,7 @@ def _write(model: Transformer, folder: Path, tokenizer: Path | None) -> None:
     shutil.rmtree(part, ignore_errors=True)
     save_model(model, part)
     if tokenizer is not None:
-        for path in sorted(tokenizer.iterdir()):
+        for path in tokenizer_files(tokenizer):
             shutil.copyfile(path, part / path.name)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)

@@ -14,6 +14,7 @@ from qwen_eval import __version__
 from qwen_eval.cli import (
     chat,
     compare,
+    convert,
     data,
     gate,
     history,
@@ -63,6 +64,7 @@ app.command("history")(history.command)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.command("convert")(convert.command)
 app.command("perf")(perf.command)
 app.command("chat")(chat.command)
 

@@ -27,10 +27,12 @@ def list_models(context: typer.Context) -> None:
     """List what --model can name."""
     if context.invoked_subcommand is not None:
         return
-    from qwen_eval.model import smollm2
+    from qwen_eval.cli.names import DEFAULT
+    from qwen_eval.model import bundled, smollm2
 
     here = "ready" if smollm2.ready() else "not pulled yet"
-    print(f"{'smollm2 (default)':22}{smollm2.NOTE}; {here}")
+    for name, note in {**bundled.NOTES, "smollm2": f"{smollm2.NOTE}; {here}"}.items():
+        print(f"{name + ' (default)' * (name == DEFAULT):22}{note}")
     for form, meaning in FORMS:
         print(f"{form:22}{meaning}")
 

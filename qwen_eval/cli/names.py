@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qwen_eval.backends.base import REGISTRY
 from qwen_eval.errors import UserError
+from qwen_eval.model import bundled
 
 DEFAULT = "smollm2"
 
@@ -23,6 +24,8 @@ class ModelName:
 
 def resolve(name: str) -> ModelName:
     """`smollm2`, a folder, a hub id, or `backend:target`. Raises UserError with the way out."""
+    if name in bundled.NOTES:
+        return ModelName("native", str(bundled.folder(name)), bundled.NOTES[name])
     if name == "smollm2":
         from qwen_eval.model import smollm2
 

@@ -30,14 +30,6 @@ VERSION = 1
 TOKENS, TABLE = ".tokens.npy", ".table.npy"
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer"
-# What a folder may say of its tokenizer, besides a .tiktoken file.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
 # A tokenised document: its tokens in the shard's file (end of text included), id, source number.
 TABLE_TYPE = [("start", "<u8"), ("length", "<u8"), ("id", "<u8"), ("source", "<u2")]
 
@@ -78,12 +70,13 @@ def open_encoder(name: str) -> Encoder:
 def copy_tokenizer(name: str, folder: Path) -> None:
     """Put the files of a tokenizer's folder beside the shards, so that what is trained on them
     can be read without asking where its tokenizer was."""
+    from qwen_eval.model.tokenizer import tokenizer_files
+
     if name != "bytes":
         target = folder / TOKENIZER
         target.mkdir(exist_ok=True)
-        for path in sorted(Path(name).iterdir()):
-            if path.suffix == ".tiktoken" or path.name in TOKENIZER_FILES:
-                shutil.copyfile(path, target / path.name)
+        for path in tokenizer_files(Path(name)):
+            shutil.copyfile(path, target / path.name)
 
 
 def token_type(vocab_size: int) -> str:
