@@ -32,7 +32,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class Shape(Closed):
     """The model's sizes; what is not said is Qwen's (paper, section 2.3).
 
-    heads are of hidden_size / num_heads elements unless head_dim says otherwise.
+    Heads are of hidden_size / num_heads elements unless head_dim says otherwise. max_length, ntk and
+    logn are for inference beyond the trained length (section 2.5); training is not changed by them.
     """
 
     family: Literal["qwen", "qwen2", "qwen3", "llama"] = "qwen"
@@ -46,6 +47,9 @@ class Shape(Closed):
     rope_base: float = Field(10000.0, gt=1)
     norm_eps: float = Field(1e-6, gt=0)
     tied: bool = False
+    max_length: int | None = Field(None, ge=1)
+    ntk: bool = False
+    logn: bool = False
 
     def config(self, length: int) -> ModelConfig:
         """The model that is trained on sequences of up to `length` tokens."""
@@ -60,11 +64,13 @@ class Shape(Closed):
             ffn_size=self.ffn_size,
             rope_base=self.rope_base,
             norm_eps=self.norm_eps,
-            max_length=length,
+            max_length=max(length, self.max_length or length),
             trained_length=length,
             qkv_bias=self.family in ("qwen", "qwen2"),
             qk_norm=self.family == "qwen3",
             tied=self.tied,
+            ntk=self.ntk,
+            logn=self.logn,
         )
 
 
