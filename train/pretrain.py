@@ -32,8 +32,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class Shape(Closed):
     """The model's sizes; what is not said is Qwen's (paper, section 2.3).
 
-    Heads are of hidden_size / num_heads elements unless head_dim says otherwise. max_length, ntk and
-    logn are for inference beyond the trained length (section 2.5); training is not changed by them.
+    Heads are of hidden_size / num_heads elements unless head_dim says otherwise. max_length, ntk
+    and logn are for inference beyond the trained length (section 2.5) and change no training.
     """
 
     family: Literal["qwen", "qwen2", "qwen3", "llama"] = "qwen"

@@ -36,7 +36,8 @@ TURNS = (("user", "你好 <|im_end|>"), ("assistant", "Hi."), ("user", "Why?"), 
 def marked(tokenizer: Tokenizer, mask) -> str:
     """The conversation with what is learnt between brackets, control tokens shown."""
     ids, wanted = learnt(TURNS, tokenizer, mask)
-    shown, inside, run = "", False, []
+    shown, inside = "", False
+    run: list[int] = []
     for token, is_wanted in [*zip(ids, wanted, strict=True), (None, False)]:
         if is_wanted != inside or token is None:
             text = tokenizer.decode(run, show_special=True)
