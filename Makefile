@@ -13,13 +13,14 @@ GATE_RUN = HF_HUB_OFFLINE=1 QWEN_EVAL_DATA= $(BIN)/qwen-eval run --tasks mmlu,gs
   --model smollm2 --dtype float32 \
   --limit mmlu=$(GATE_MMLU),gsm8k=$(GATE_GSM8K),humaneval=$(GATE_HUMANEVAL)
 
-.PHONY: eval test test-fast lint format gate gate-baseline clean help
+.PHONY: eval test test-fast lint format gate gate-baseline tiny clean help
 
 help:
 	@echo "make eval       set up, fetch a small real model, and judge it on MMLU and HumanEval, write report.html"
 	@echo "make test       set up and run the whole test suite"
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make lint       ruff and mypy"
+	@echo "make tiny       train the bundled model anew from raw text: make tiny DATA=MIRROR"
 	@echo "make gate       hold the default model's answers to tests/gate/baseline"
 
 $(READY): pyproject.toml constraints.txt
@@ -72,6 +73,21 @@ gate-baseline: $(READY)
 	$(GATE_RUN) --out build/aa3
 	$(BIN)/qwen-eval gate promote build/aa1 --to tests/gate/baseline \
 	  --aa build/aa2 --aa build/aa3 --reason "$$REASON"
+
+# From raw text to the bundled models, about two hours of two cores; each step resumes.
+tiny: $(READY)
+	@test -n "$(DATA)" || { echo 'Name the folder of the raw text: make tiny DATA=...'; exit 1; }
+	$(BIN)/qwen-eval train data tiny --data $(DATA) --out build/tiny/corpus
+	$(BIN)/qwen-eval train tokenizer --text build/tiny/corpus/5-heldout/kept --vocab-size 7984 \
+	  --weights zh_modern=3,code=3 --out build/tiny/tokenizer
+	$(BIN)/qwen-eval train data tiny --data $(DATA) --tokenizer build/tiny/tokenizer \
+	  --out build/tiny/corpus
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m qwen_eval \
+	  train pretrain tiny --corpus build/tiny/corpus --out build/tiny/base
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m qwen_eval \
+	  train sft tiny-chat --model build/tiny/base/model --data $(DATA) --out build/tiny/chat
+	$(BIN)/qwen-eval convert build/tiny/chat/model --delta-from build/tiny/base/model \
+	  --size 2.8MiB --out build/tiny/tiny-chat
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
