@@ -77,7 +77,10 @@ def share_out(
     thrown away and computed again on the way back. Gradients of all processes are added, not
     averaged: losses are already divided by the tokens of the whole batch.
     """
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    # Inputs keep their dtype: cast with the rest, RoPE's angles would be rounded to bf16.
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
     settings: dict[str, Any] = {
         "mesh": init_device_mesh(world.device.type, (world.size,)),
         "mp_policy": policy,
