@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from qwen_eval.train.pretrain import Pretraining
 
 LINE_SECONDS = 15.0
+# Of a text that --prompt asks for; half of the context at the most.
+SAMPLE_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,26 @@ class PretrainOptions:
 @command_from(PretrainOptions)
 def command(options: PretrainOptions) -> None:
     """Train a model on a packed corpus; the same command resumes, also under torchrun."""
+    from qwen_eval.train.data.stage import locked
     from qwen_eval.train.parallel import joined
     from qwen_eval.train.pretrain import open_corpus, prepare, read_pretraining
 
-    recipe = read_pretraining(find_recipe(options.recipe, "pretrain"))
-    folder = options.corpus / "packed" if (options.corpus / "packed").is_dir() else options.corpus
-    corpus = open_corpus(folder, recipe)
+    packed = options.corpus / "packed"
+    folder = packed if packed.is_dir() else options.corpus
     tokenizer = folder / "tokenizer"
-    if (options.evaluate or options.prompt) and not tokenizer.is_dir():
-        raise UserError(f"--corpus {folder}: has no tokenizer, so the model can read no text")
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {options.out}: {error.strerror}") from error
-    with joined() as world:
+    with joined() as world, ExitStack() as held:
+        with world.agreed():
+            recipe = read_pretraining(find_recipe(options.recipe, "pretrain"))
+            corpus = open_corpus(folder, recipe)
+            if (options.evaluate or options.prompt) and not tokenizer.is_dir():
+                raise UserError(
+                    f"--corpus {folder}: has no tokenizer, so the model can read no text"
+                )
+            if world.rank == 0:
+                held.enter_context(locked(options.out))
         extras = _Extras(options, recipe, world, tokenizer if tokenizer.is_dir() else None)
-        trainer = prepare(recipe, corpus, options.out, world, extras.callbacks)
+        with world.agreed():
+            trainer = prepare(recipe, corpus, options.out, world, extras.callbacks)
         if trainer.done and world.rank == 0:
             say(f"going on from step {trainer.done} of {trainer.steps}")
         trainer.run()
@@ -106,7 +113,8 @@ class _Extras:
         self.exporter = Exporter(
             model.transformer, self.world, DTYPES[self.recipe.dtype], self.tokenizer
         )
-        journals = self._journals() if self.world.rank == 0 else ()
+        with self.world.agreed():
+            journals = self._journals() if self.world.rank == 0 else ()
         log = Log(options.out / LOG, lambda length: flops_per_token(config, length), journals)
         said: tuple[Callback, ...] = (log, Tell(_Ticker().tell))
         if not (options.evaluate or options.prompt):
@@ -133,40 +141,45 @@ class _Extras:
 
     def _evaluate(self, model: Path, step: int) -> Mapping[str, float]:
         """In a process of its own: the run directory stays, its memory does not."""
+        from qwen_eval.train.parallel import environment_alone
+
         options = self.options
         out = options.out / "evaluations" / f"step-{step:08}"
+        # What a broken run left there judges weights that are no more.
+        shutil.rmtree(out, ignore_errors=True)
         words = ["run", "--tasks", str(options.evaluate), "--model", str(model), "--out", str(out)]
         words += ["--limit", options.limit] if options.limit else []
         words += ["--data", str(options.data)] if options.data else []
-        alone = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
         done = subprocess.run(
             [sys.executable, "-m", "qwen_eval", *words, "--json"],
-            env=alone,
+            env=environment_alone(),
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            say(f"step {step}: evaluation failed: {done.stderr.strip().splitlines()[-1:]}")
+            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            say(f"step {step}: evaluation failed, training goes on: {why}")
             return {}
         told = json.loads(done.stdout.splitlines()[-1])["tasks"]
-        return {name: row["estimate"] for name, row in told.items() if row["estimate"] is not None}
+        return {name: row["overall"]["estimate"] for name, row in told.items() if row["overall"]}
 
     def _write_samples(self, model: Path, step: int) -> None:
         from qwen_eval.backends.base import BackendOptions, open_backend
-        from qwen_eval.fileio import canonical_json
+        from qwen_eval.train.callbacks import cut_after, write_line
         from qwen_eval.types import Decoding, GenerateRequest, Prompt
 
         backend = open_backend("native", str(model), BackendOptions())
-        prompts = self.options.prompt or []
+        decoding = Decoding(max_tokens=min(SAMPLE_TOKENS, self.recipe.longest // 2))
         asked = {
-            backend.submit(GenerateRequest(Prompt(prompt), Decoding(max_tokens=64))): prompt
-            for prompt in prompts
+            backend.submit(GenerateRequest(Prompt(prompt), decoding)): prompt
+            for prompt in self.options.prompt or []
         }
-        with (self.options.out / "samples.jsonl").open("a", encoding="utf-8") as file:
-            while asked:
-                for number, reply in backend.step():
-                    row = {"step": step, "prompt": asked.pop(number), "text": reply.text}
-                    file.write(canonical_json(row) + "\n")
+        path = self.options.out / "samples.jsonl"
+        cut_after(path, step - 1)
+        while asked:
+            for number, reply in backend.step():
+                row = {"step": step, "prompt": asked.pop(number), "text": reply.text}
+                write_line(path, row | ({"error": reply.error} if reply.error else {}))
         backend.close()
 
 
@@ -187,7 +200,7 @@ class _Ticker:
             return
         self.said = now
         typical = sorted(self.seconds)[len(self.seconds) // 2]
-        stage, _ = trainer.stage_of(step.number)
+        stage = trainer.stage_of(step.number)
         rate = stage.batch * stage.feed.length / typical
         left = int(typical * (trainer.steps - step.number))
         line = (
