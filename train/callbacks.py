@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from qwen_eval import fileio
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import canonical_json, read_jsonl, write_atomic
+from qwen_eval.fileio import read_jsonl, write_atomic
 
 from .loop import Step, Trainer
 
@@ -45,16 +47,16 @@ class Log:
     path: Path
     flops: Callable[[int], float]
     journals: tuple[Journal, ...] = ()
-    _file: Any = field(default=None, init=False, repr=False)
+    _file: fileio.Journal | None = field(default=None, init=False, repr=False)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         """Write the step's line."""
         if trainer.world.rank != 0:
             return
         if self._file is None:
-            _cut_after(self.path, step.number - 1)
-            self._file = self.path.open("a", encoding="utf-8")
-        stage, _ = trainer.stage_of(step.number)
+            cut_after(self.path, step.number - 1)
+            self._file = fileio.Journal(self.path)
+        stage = trainer.stage_of(step.number)
         speed = stage.batch * stage.feed.length / step.seconds
         values = {
             "loss": step.loss,
@@ -65,8 +67,7 @@ class Log:
             "tokens_per_second": round(speed, 1),
             "gflops": round(self.flops(stage.feed.length) * speed / 1e9, 1),
         }
-        self._file.write(canonical_json({"step": step.number, **values}) + "\n")
-        self._file.flush()
+        self._file.append({"step": step.number, **values})
         for journal in self.journals:
             journal.figures(step.number, values)
 
@@ -115,12 +116,10 @@ class Judge:
         self.export(self.folder)
         if trainer.world.rank == 0:
             figures = dict(self.look(self.folder, step.number))
-            _cut_after(self.path, step.number - 1)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(canonical_json({"step": step.number, **figures}) + "\n")
+            cut_after(self.path, step.number - 1)
+            write_line(self.path, {"step": step.number, **figures})
             for journal in self.journals:
                 journal.figures(step.number, figures)
-        trainer.world.wait()
 
     def at_end(self, trainer: Trainer) -> None:
         """Nothing more: the last step was looked at."""
@@ -134,16 +133,21 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError("--tensorboard: not installed; pip install tensorboard") from None
-        self._writer: Any = SummaryWriter(str(folder))
+        self._open, self._folder = SummaryWriter, folder
+        self._writer: Any = None
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
         """See Journal."""
+        if self._writer is None:
+            # What a broken run wrote from this step on is not shown.
+            self._writer = self._open(str(self._folder), purge_step=step)
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """See Journal."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WandB:
@@ -154,7 +158,12 @@ class WandB:
             import wandb
         except ImportError:
             raise UserError("--wandb: not installed; pip install wandb") from None
-        self._run: Any = wandb.init(project=project, dir=str(folder), resume="allow")
+        # The run's name there, by which a resumed one goes on with it.
+        mark = folder / "wandb.id"
+        if not mark.exists():
+            write_atomic(mark, secrets.token_hex(4))
+        name = mark.read_text(encoding="utf-8")
+        self._run: Any = wandb.init(project=project, id=name, dir=str(folder), resume="allow")
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
         """See Journal."""
@@ -165,7 +174,14 @@ class WandB:
         self._run.finish()
 
 
-def _cut_after(path: Path, step: int) -> None:
+def write_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one row to a JSON-lines file. Raises UserError if the disk refuses."""
+    journal = fileio.Journal(path)
+    journal.append(row)
+    journal.close()
+
+
+def cut_after(path: Path, step: int) -> None:
     """Drop lines of later steps, which a broken run wrote and a resumed one writes again."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import canonical_json, write_atomic
+from qwen_eval.fileio import canonical_json, file_hash, write_atomic
 
 from .parallel import World
 
@@ -43,37 +45,38 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> Path:
         """Write the state after a step. Raises UserError if the disk refuses; older ones stay."""
-        final, part = self._path(step), self.folder / f".step-{step:08}.part"
-        problem = ""
+        final, part = self._path(step), self._part(step)
         try:
-            if self.world.rank == 0:
-                shutil.rmtree(part, ignore_errors=True)
-                part.mkdir(parents=True)
-            self.world.wait()
+            with self._together():
+                self._clear()
+                if self.world.rank == 0:
+                    part.mkdir(parents=True)
             weights, states = get_state_dict(model, optimiser)
-            with torch.no_grad():
+            with self._together(), torch.no_grad():
                 save({"model": weights, "optimiser": states}, checkpoint_id=part)
-            if self.world.rank == 0:
-                write_atomic(part / STATE, canonical_json({"step": step, "run": self.run}) + "\n")
-                _sync(part)
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(part, final)
-        except (OSError, UserError, CheckpointException) as error:
-            problem = _first_line(error)
-        if any(self.world.sum(float(bool(problem)))):
-            if self.world.rank == 0:
-                shutil.rmtree(part, ignore_errors=True)
+            with self._together():
+                hashes = self._hashes(sorted(path.name for path in part.iterdir()), part)
+            found = {name: told for one in self.world.gather(hashes) for name, told in one.items()}
+            with self._together():
+                if self.world.rank == 0:
+                    state = {"step": step, "run": self.run, "files": found}
+                    write_atomic(part / STATE, canonical_json(state) + "\n")
+                    _sync(part)
+                    shutil.rmtree(final, ignore_errors=True)
+                    os.replace(part, final)
+                    _sync_one(self.folder)
+                    for old in self.steps()[: -self.keep]:
+                        # Renamed first: what is left of it by a kill is no state.
+                        os.replace(self._path(old), self._part(old))
+                    self._clear()
+        except UserError as error:
+            self._clear()
             last = self.steps()
             kept = f"that of step {last[-1]} is whole" if last else "there is none yet"
             raise UserError(
-                f"{self.folder}: the state after step {step} could not be saved "
-                f"({problem or 'in another process'}); {kept}; free some space and repeat the same "
-                "command"
-            )
-        if self.world.rank == 0:
-            for old in self.steps()[: -self.keep]:
-                shutil.rmtree(self._path(old), ignore_errors=True)
-        self.world.wait()
+                f"{self.folder}: the state after step {step} could not be saved ({error}); {kept}; "
+                "free some space and repeat the same command"
+            ) from error
         return final
 
     def load(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
@@ -93,11 +96,15 @@ class Checkpoints:
         weights, states = get_state_dict(model, optimiser)
         whole: dict[str, Any] = {"model": weights, "optimiser": states}
         try:
-            load(whole, checkpoint_id=path)
-        except (OSError, ValueError, RuntimeError, CheckpointException) as error:
+            with self._together():
+                if self._hashes(sorted(state["files"]), path).items() - state["files"].items():
+                    raise UserError("not the bytes that were written")
+            with self._together():
+                load(whole, checkpoint_id=path)
+        except UserError as error:
             raise UserError(
-                f"{path}: cannot be read ({_first_line(error)}); remove the folder to go on from "
-                "the state before it"
+                f"{path}: cannot be read ({error}); remove the folder to go on from the state "
+                "before it"
             ) from error
         set_state_dict(
             model,
@@ -115,24 +122,56 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08}"
 
+    def _part(self, step: int) -> Path:
+        return self.folder / f".step-{step:08}.part"
+
+    def _clear(self) -> None:
+        """Remove what broken runs left half-written."""
+        if self.world.rank == 0:
+            for part in self.folder.glob(".step-*.part"):
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _hashes(self, names: list[str], folder: Path) -> dict[str, str]:
+        """Of this process's share of the files."""
+        mine = names[self.world.rank :: self.world.size]
+        return {name: file_hash(folder / name) for name in mine}
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What the disk refuses to one process is a UserError in all."""
+        with self.world.agreed():
+            try:
+                yield
+            except (OSError, ValueError, RuntimeError, CheckpointException) as error:
+                raise UserError(_cause(error)) from error
+
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return {"step": int(state["step"]), "run": str(state["run"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = {str(name): str(told) for name, told in state["files"].items()}
+        return {"step": int(state["step"]), "run": str(state["run"]), "files": files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a state of a run ({error}); remove the folder") from error
 
 
 def _sync(folder: Path) -> None:
     """All files of a folder are on the disk, not only on their way there."""
     for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(path)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cause(error: BaseException) -> str:
+    """In one line; of what failed in several processes, the first."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    strerror = getattr(error, "strerror", None)
+    return strerror or (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from qwen_eval.errors import UserError
@@ -35,21 +36,24 @@ class Exporter:
         """Write it; called in every process. Raises UserError if the disk refuses."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_model_state_dict(self.model, options=options)
-        problem = ""
-        if self.world.rank == 0:
+        with self.world.agreed():
+            if self.world.rank != 0:
+                return
             try:
                 _write(self._whole(state), folder, self.tokenizer)
-            except OSError as error:
-                problem = error.strerror or str(error)
-        if any(self.world.sum(float(bool(problem)))):
-            raise UserError(
-                f"{folder}: the model could not be written ({problem or 'first process'})"
-            )
+            except (OSError, SafetensorError) as error:
+                raise UserError(
+                    f"{folder}: the model could not be written "
+                    f"({getattr(error, 'strerror', None) or error}); free some space and repeat "
+                    "the same command"
+                ) from error
 
     def _whole(self, state: dict[str, Any]) -> Transformer:
         with torch.device("meta"):
             model = Transformer(self.model.config)
         model.load_state_dict(state, assign=True)
+        if model.config.tied:
+            model.head.weight = model.embedding.weight
         return model.to(self.dtype)
 
 

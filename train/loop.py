@@ -112,7 +112,8 @@ class Trainer:
                 step = self._step(self.done + 1)
                 self.done = step.number
                 for callback in self.callbacks:
-                    callback.after_step(self, step)
+                    with self.world.agreed():
+                        callback.after_step(self, step)
                 self.interrupted = self.world.sum(float(asked()))[0] > 0
                 if self.done % self.save_every == 0 or self.interrupted or self.done == self.steps:
                     self.checkpoints.save(self.done, self.model, self.optimiser)
@@ -121,13 +122,12 @@ class Trainer:
 
     def _step(self, number: int) -> Step:
         began = time.perf_counter()
-        stage, inside = self.stage_of(number)
-        places = stage.feed.places(
-            self._seen_before(stage) + (inside - 1) * stage.batch, stage.batch
-        )
+        stage = self.stage_of(number)
+        # Counted in sequences of this stage's length, whatever the length they were read in.
+        places = stage.feed.places(self._read_by(number - 1) // stage.feed.length, stage.batch)
         share = stage.batch // self.world.size
         mine = places[self.world.rank * share : (self.world.rank + 1) * share]
-        scale = 1 / stage.feed.tokens_asked(places)
+        scale = 1 / max(1, stage.feed.tokens_asked(places))
         rate = learning_rate(self.settings, number, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -144,8 +144,8 @@ class Trainer:
         self._refuse_nonsense(number, total, norm, places)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        tokens = self._tokens_before(stage) + inside * stage.batch * stage.feed.length
-        return Step(number, total, norm, rate, tokens, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return Step(number, total, norm, rate, self._read_by(number), seconds)
 
     def _refuse_nonsense(self, number: int, loss: float, norm: float, places: list[int]) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
@@ -159,21 +159,22 @@ class Trainer:
             "look at the batch, or lower learning_rate"
         )
 
-    def stage_of(self, number: int) -> tuple[Stage, int]:
-        """The stage of a step and its number inside it, from 1."""
+    def stage_of(self, number: int) -> Stage:
+        """The stage of a step."""
         for stage in self.stages:
             if number <= stage.steps:
-                return stage, number
+                return stage
             number -= stage.steps
         raise AssertionError("no such step")
 
-    def _tokens_before(self, stage: Stage) -> int:
-        before = self.stages[: list(self.stages).index(stage)]
-        return sum(one.steps * one.batch * one.feed.length for one in before)
-
-    def _seen_before(self, stage: Stage) -> int:
-        """Sequences of this stage's length that are as many tokens as earlier stages read."""
-        return self._tokens_before(stage) // stage.feed.length
+    def _read_by(self, number: int) -> int:
+        """Tokens read when the step with this number is done."""
+        tokens = 0
+        for stage in self.stages:
+            steps = min(number, stage.steps)
+            tokens += steps * stage.batch * stage.feed.length
+            number -= steps
+        return tokens
 
 
 @contextmanager

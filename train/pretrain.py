@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from qwen_eval.errors import UserError
-from qwen_eval.model.config import ModelConfig
+from qwen_eval.model.config import ModelConfig, config_from_hf, config_to_hf
 from qwen_eval.schema import Closed, parse, read_text
 
 from .checkpoint import Checkpoints
@@ -50,6 +50,20 @@ class Shape(Closed):
     max_length: int | None = Field(None, ge=1)
     ntk: bool = False
     logn: bool = False
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        if self.head_dim is None and self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_heads}")
+        try:
+            config = self.config(2)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("config: ")) from error
+        told = config_from_hf(config_to_hf(config))
+        for name, value in vars(config).items():
+            if getattr(told, name) != value:
+                raise ValueError(f"{name} {value}: a model of family {self.family} has none such")
+        return self
 
     def config(self, length: int) -> ModelConfig:
         """The model that is trained on sequences of up to `length` tokens."""

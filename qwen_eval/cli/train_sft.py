@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from qwen_eval.cli.known_tests import data_folder, tests_of
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import say
-from qwen_eval.cli.training import Extras, TrainOptions, make_folder
+from qwen_eval.cli.training import Extras, TrainOptions
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,36 +32,45 @@ class SftOptions(TrainOptions):
 def command(options: SftOptions) -> None:
     """Fine-tune a model on conversations; the same command resumes, also under torchrun."""
     from qwen_eval.backends.base import folder_fingerprint
-    from qwen_eval.cli.names import resolve
     from qwen_eval.model.tokenizer import load_tokenizer
     from qwen_eval.model.weights import load_model
+    from qwen_eval.train.data.stage import locked
     from qwen_eval.train.parallel import joined
     from qwen_eval.train.pretrain import DTYPES
     from qwen_eval.train.sft import gather, prepare, read_fine_tuning
 
-    recipe = read_fine_tuning(find_recipe(options.recipe, "sft"))
-    resolved = resolve(options.model)
-    if resolved.backend != "native":
-        raise UserError(f"--model {options.model}: only a model of our own engine can be tuned")
-    base = Path(resolved.target)
-    data = data_folder(options.data)
-    gathered = gather(recipe, data, tests_of(recipe.decontaminate, data))
-    make_folder(options.out)
-    with joined() as world:
-        if world.rank == 0:
-            _tell(gathered)
-        extras = Extras(options, DTYPES[recipe.dtype], world, base)
-        trainer = prepare(
-            recipe,
-            gathered,
-            load_model(base),
-            folder_fingerprint(base),
-            load_tokenizer(base),
-            options.out,
-            world,
-            extras.callbacks,
-        )
+    with joined() as world, ExitStack() as held:
+        with world.agreed():
+            recipe = read_fine_tuning(find_recipe(options.recipe, "sft"))
+            base = _own_model(options.model)
+            data = data_folder(options.data)
+            gathered = gather(recipe, data, tests_of(recipe.decontaminate, data))
+            weights, tokenizer = load_model(base), load_tokenizer(base)
+            if world.rank == 0:
+                held.enter_context(locked(options.out))
+                _tell(gathered)
+        extras = Extras(options, DTYPES[recipe.dtype], world, base, recipe.length)
+        with world.agreed():
+            trainer = prepare(
+                recipe,
+                gathered,
+                weights,
+                folder_fingerprint(base),
+                tokenizer,
+                options.out,
+                world,
+                extras.callbacks,
+            )
         extras.train(trainer)
+
+
+def _own_model(name: str) -> Path:
+    from qwen_eval.cli.names import resolve
+
+    resolved = resolve(name)
+    if resolved.backend != "native":
+        raise UserError(f"--model {name}: only a model of our own engine can be tuned")
+    return Path(resolved.target)
 
 
 def _tell(gathered: Gathered) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen_eval.cli.setup import say
-from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -25,14 +24,7 @@ if TYPE_CHECKING:
     from qwen_eval.train.parallel import World
 
 LINE_SECONDS = 15.0
-
-
-def make_folder(out: Path) -> None:
-    """The folder of a run. Raises UserError where it cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from error
+SAMPLE_TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +53,15 @@ class TrainOptions:
 class Extras:
     """What a training command does beside training, as its options ask.
 
-    dtype: of the weights that are written. tokenizer: the folder whose files go beside them.
+    dtype: of the weights that are written. tokenizer: the folder whose tokenizer goes beside
+    them. context: tokens of the longest sequences.
     """
 
     options: TrainOptions
     dtype: torch.dtype
     world: World
     tokenizer: Path | None
+    context: int
     exporter: Any = field(default=None, init=False)
 
     def callbacks(self, model: LanguageModel) -> tuple[Callback, ...]:
@@ -78,7 +72,8 @@ class Extras:
 
         options, config = self.options, model.transformer.config
         self.exporter = Exporter(model.transformer, self.world, self.dtype, self.tokenizer)
-        journals = self._journals() if self.world.rank == 0 else ()
+        with self.world.agreed():
+            journals = self._journals() if self.world.rank == 0 else ()
         log = Log(self.options.out / LOG, lambda length: flops_per_token(config, length), journals)
         said: tuple[Callback, ...] = (log, Tell(_Ticker().tell))
         if not (options.evaluate or options.prompt):
@@ -119,40 +114,45 @@ class Extras:
 
     def _evaluate(self, model: Path, step: int) -> Mapping[str, float]:
         """In a process of its own: the run directory stays, its memory does not."""
+        from qwen_eval.train.parallel import environment_alone
+
         options = self.options
-        out = self.options.out / "evaluations" / f"step-{step:08}"
+        out = options.out / "evaluations" / f"step-{step:08}"
+        # What a broken run left there judges weights that are no more.
+        shutil.rmtree(out, ignore_errors=True)
         words = ["run", "--tasks", str(options.evaluate), "--model", str(model), "--out", str(out)]
         words += ["--limit", options.limit] if options.limit else []
         words += ["--data", str(options.data)] if options.data else []
-        alone = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
         done = subprocess.run(
             [sys.executable, "-m", "qwen_eval", *words, "--json"],
-            env=alone,
+            env=environment_alone(),
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            say(f"step {step}: evaluation failed: {done.stderr.strip().splitlines()[-1:]}")
+            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            say(f"step {step}: evaluation failed, training goes on: {why}")
             return {}
         told = json.loads(done.stdout.splitlines()[-1])["tasks"]
-        return {name: row["estimate"] for name, row in told.items() if row["estimate"] is not None}
+        return {name: row["overall"]["estimate"] for name, row in told.items() if row["overall"]}
 
     def _write_samples(self, model: Path, step: int) -> None:
         from qwen_eval.backends.base import BackendOptions, open_backend
-        from qwen_eval.fileio import canonical_json
+        from qwen_eval.train.callbacks import cut_after, write_line
         from qwen_eval.types import Decoding, GenerateRequest, Prompt
 
         backend = open_backend("native", str(model), BackendOptions())
-        prompts = self.options.prompt or []
+        decoding = Decoding(max_tokens=min(SAMPLE_TOKENS, self.context // 2))
         asked = {
-            backend.submit(GenerateRequest(Prompt(prompt), Decoding(max_tokens=64))): prompt
-            for prompt in prompts
+            backend.submit(GenerateRequest(Prompt(prompt), decoding)): prompt
+            for prompt in self.options.prompt or []
         }
-        with (self.options.out / "samples.jsonl").open("a", encoding="utf-8") as file:
-            while asked:
-                for number, reply in backend.step():
-                    row = {"step": step, "prompt": asked.pop(number), "text": reply.text}
-                    file.write(canonical_json(row) + "\n")
+        path = self.options.out / "samples.jsonl"
+        cut_after(path, step - 1)
+        while asked:
+            for number, reply in backend.step():
+                row = {"step": step, "prompt": asked.pop(number), "text": reply.text}
+                write_line(path, row | ({"error": reply.error} if reply.error else {}))
         backend.close()
 
 
@@ -173,7 +173,7 @@ class _Ticker:
             return
         self.said = now
         typical = sorted(self.seconds)[len(self.seconds) // 2]
-        stage, _ = trainer.stage_of(step.number)
+        stage = trainer.stage_of(step.number)
         rate = stage.batch * stage.feed.length / typical
         left = int(typical * (trainer.steps - step.number))
         line = (

@@ -113,6 +113,18 @@ SURFACE = {
         "--negative-key",
         "--penalty",
     },
+    "train pretrain": {
+        "recipe",
+        "--corpus",
+        "--out",
+        "--evaluate",
+        "--limit",
+        "--data",
+        "--prompt",
+        "--look-every",
+        "--tensorboard",
+        "--wandb",
+    },
     "perf": {"--model", "--dtype", "--json"},
     "chat": {
         "--model",
