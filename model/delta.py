@@ -28,10 +28,11 @@ WEIGHTS = "model.safetensors"
 # How a matrix is stored: W' = W + left @ right.
 LEFT, RIGHT = ".left", ".right"
 _BYTES = 2  # of a bf16
+_ENTRY = 200  # bytes that the file's header takes at most for one tensor
 
 
 def low_rank(base: Transformer, tuned: Transformer, budget: int) -> dict[str, Tensor]:
-    """The tensors of a delta of at most `budget` bytes, in bf16.
+    """The tensors of a delta whose file has at most `budget` bytes, in bf16.
 
     Vectors are kept whole. Raises UserError if they alone are more, or the shapes differ.
     """
@@ -47,6 +48,7 @@ def low_rank(base: Transformer, tuned: Transformer, budget: int) -> dict[str, Te
         else:
             parts[name] = torch.linalg.svd(difference, full_matrices=False)
     room = budget - sum(tensor.nbytes for tensor in kept.values())
+    room -= _ENTRY * (len(kept) + 2 * len(parts) + 1)
     if room < 0:
         raise UserError(f"a delta of {budget} bytes has no room for the norms and biases")
     for name, rank in _ranks(parts, room).items():

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
 from qwen_eval.model.tokenizer import Tokenizer
 from qwen_eval.model.transformer import Transformer
@@ -125,8 +126,12 @@ def prepare(
 ) -> Trainer:
     """A trainer that stands at the newest state in `out`, else at the base's weights.
 
-    base: the model that is tuned, in fp32; fingerprint: a hash of its files.
+    base: the model that is tuned, in fp32; fingerprint: a hash of its files. Raises UserError for
+    sequences longer than those that the base was trained on.
     """
+    known = base.config.trained_length
+    if recipe.length > known:
+        raise UserError(f"length: {recipe.length} is more than the {known} tokens the base knows")
     encoded = (learnt(turns, tokenizer, recipe.mask) for turns in gathered.turns)
     feed = ConversationFeed(
         pack_conversations(encoded, recipe.length, tokenizer.eos_id), recipe.seed

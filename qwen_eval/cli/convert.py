@@ -22,13 +22,13 @@ class ConvertOptions:
     model: Annotated[Path, typer.Argument(help="The folder of the tuned model.")]
     delta_from: Annotated[Path, typer.Option(help="The folder of the model it was made from.")]
     out: Annotated[Path, typer.Option(help="Folder of the delta; the base is named from here.")]
-    size: Annotated[str, typer.Option(help="At most so much for the weights.")] = "3MiB"
+    size: Annotated[str, typer.Option(help="At most so much for its file.")] = "3MiB"
 
 
 @command_from(ConvertOptions)
 def command(options: ConvertOptions) -> None:
     """Keep of a tuned model what it adds to its base, cut to a size; says how much that holds."""
-    from qwen_eval.model.delta import low_rank, share_held, write_delta
+    from qwen_eval.model.delta import DELTA, low_rank, share_held, write_delta
     from qwen_eval.model.tokenizer import tokenizer_files
     from qwen_eval.model.weights import load_model
 
@@ -43,6 +43,6 @@ def command(options: ConvertOptions) -> None:
         write_delta(tensors, options.out, os.path.relpath(options.delta_from, options.out))
     except OSError as error:
         raise UserError(f"--out {options.out}: {error.strerror}") from error
-    size = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
+    size = (options.out / DELTA).stat().st_size / 2**20
     held = share_held(base, tuned, load_model(options.out))
     print(f"{options.out}: {size:.2f} MiB hold {held:.1%} of the difference (squared)")
