@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.train.data import steps
-from qwen_eval.train.data.documents import Document, identity
 from qwen_eval.train.data.minhash import Corpus, FuzzySettings, clusters, near_repeats
 from qwen_eval.train.data.recipe import read_recipe
 from qwen_eval.train.data.shards import read_shard, save_array, shard_writer
 from qwen_eval.train.data.stage import Folder
+from qwen_eval.train.documents import Document, identity
 from tests.train.corpora import edited, framed, jaccard, plain_shingles
 
 CORPORA = {"en": "en_novels", "zh": "zh_vernacular"}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .documents import Document
+from ..documents import Document
 from .shards import load_array
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pydantic import Field
 from qwen_eval.ngrams import mix, ngrams, words
 from qwen_eval.schema import Closed
 
-from .documents import Document
+from ..documents import Document
 from .exact import DROP_TYPE
 from .shards import beside, load_array, save_array
 

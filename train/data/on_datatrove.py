@@ -18,8 +18,8 @@ from typing import Any
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.base import BaseFormatter
 
+from ..documents import Document, identity
 from .clean import clean
-from .documents import Document, identity
 from .steps import Filter
 
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, read_jsonl
 
-from .documents import Document
+from ..documents import Document
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

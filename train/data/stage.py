@@ -25,7 +25,7 @@ from typing import Any
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, is_temporary, write_atomic
 
-from .documents import Document
+from ..documents import Document
 from .shards import ENDING, ShardWriter, shard_writer
 
 # Characters of a shard that stays; a worker holds the numbers of one shard in memory, never more.

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .clean import clean, decode
+from ..documents import Document, Raw, identity, read_raw
+from .clean import clean, declared_encoding, decode
 from .decontaminate import KnownTests
-from .documents import Document, Raw, declared_encoding, identity, read_raw
 from .exact import hashes
 from .language import identify
 from .minhash import FuzzySettings, MinHasher, save_signed
