@@ -48,9 +48,9 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex."""
-    with path.open("rb") as file:
+def file_hash(path: Path, watch: Watch | None = None) -> str:
+    """SHA-256 of a file's bytes, hex. watch: is told of the bytes as they are read."""
+    with open_watched(path, watch) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -159,7 +159,7 @@ class _Watched(io.FileIO):
         return data
 
 
-def open_watched(path: Path, watch: Watch | None = None) -> IO[bytes]:
+def open_watched(path: Path, watch: Watch | None = None) -> io.BufferedReader:
     """A file to read; `watch` is told of its bytes as they are read."""
     return path.open("rb") if watch is None else io.BufferedReader(_Watched(path, watch))
 
