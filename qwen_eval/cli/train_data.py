@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qwen_eval.cli.options import command_from
-from qwen_eval.cli.progress import LINE_SECONDS, eta
+from qwen_eval.cli.progress import LINE_SECONDS, Progress, eta, progress
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import parse_bytes, say
 from qwen_eval.errors import UserError
@@ -92,7 +92,15 @@ def _tests(recipe: Recipe, data: Path) -> KnownTests:
         files = recipe.decontaminate.against
         for path in find_files(files, data, "decontaminate: against") if files else ():
             sets[str(path.relative_to(data))] = (texts_of(row) for row in read_jsonl(path))
-    return known_tests(sets, recipe.decontaminate.n)
+    say(f"reading {len(sets)} test sets")
+    with progress(len(sets)) as bar:
+        watched = {name: _advancing(rows, bar) for name, rows in sets.items()}
+        return known_tests(watched, recipe.decontaminate.n)
+
+
+def _advancing(rows: Iterator[list[str]], bar: Progress) -> Iterator[list[str]]:
+    yield from rows
+    bar.advance()
 
 
 @dataclass

@@ -156,7 +156,6 @@ def test_the_tokenizer_lies_beside_the_shards(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_a_folder_is_read(tmp_path: Path) -> None:
-
     lines = [f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)]
     (tmp_path / "qwen.tiktoken").write_text("".join(lines))
     encoder = open_encoder(str(tmp_path))
