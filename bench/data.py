@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.train.data import steps
-from qwen_eval.train.data.documents import Document, identity
-from qwen_eval.train.data.minhash import Corpus, FuzzySettings, clusters, near_repeats
+from qwen_eval.train.data.dedup import Near
+from qwen_eval.train.data.minhash import FuzzySettings
 from qwen_eval.train.data.recipe import read_recipe
 from qwen_eval.train.data.shards import read_shard, save_array, shard_writer
 from qwen_eval.train.data.stage import Folder
+from qwen_eval.train.documents import Document, identity
 from tests.train.corpora import edited, framed, jaccard, plain_shingles
 
 CORPORA = {"en": "en_novels", "zh": "zh_vernacular"}
@@ -55,17 +56,16 @@ def plant(data: Path, name: str, count: int) -> tuple[list[Document], dict[str, 
 
 def ours(folder: Path, shards: list[Path]) -> set[str]:
     """Near-repeats out; ids of what stays."""
-    settings = FuzzySettings()
+    method = Near(FuzzySettings())
     stage = Folder(folder / "3-fuzzy")
     stage.open("bench")
     stems = [folder / f"{i}" for i in range(len(shards))]
     for stem, shard in zip(stems, shards, strict=True):
-        steps.sign_unit(stem, shard, settings)
-    corpus = Corpus(stems)
+        steps.sign_unit(shard, stem, method)
     drops = folder / "drops.npy"
-    save_array(drops, near_repeats(corpus, clusters(corpus, settings, 1 << 28), settings))
+    save_array(drops, method.find(stems, 1 << 28))
     for i, shard in enumerate(shards):
-        steps.drop_unit(stage, f"{i:05}", shard, i, drops, "fuzzy", "nearly the same text")
+        steps.drop_unit(shard, stage, f"{i:05}", i, drops, method)
     return {one.id for path in stage.kept() for one in read_shard(path)}
 
 
@@ -130,7 +130,7 @@ def our_rules(folder: Path, shards: list[Path]) -> int:
     stage.open("bench")
     for i, shard in enumerate(shards):
         name = f"{i:05}"
-        steps.filter_unit(stage, name, shard, recipe.rules, recipe.sources, (), folder)
+        steps.filter_unit(shard, stage, name, recipe.rules, recipe.sources, (), folder)
     stage.finish()
     return stage.counts().kept.total()
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qwen_eval.train.tokenizer.corpus import documents, text_files
+from qwen_eval.train.documents import documents, text_files
 from qwen_eval.train.tokenizer.layout import lay_out
 from qwen_eval.train.tokenizer.merges import learn
 from qwen_eval.train.tokenizer.pieces import count_pieces

@@ -8,19 +8,25 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import secrets
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from qwen_eval.errors import UserError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 SYNC_SECONDS = 1.0
+# Told how many bytes were just read.
+Watch = Callable[[int], object]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,9 +48,9 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex."""
-    with path.open("rb") as file:
+def file_hash(path: Path, watch: Watch | None = None) -> str:
+    """SHA-256 of a file's bytes, hex. watch: is told of the bytes as they are read."""
+    with open_watched(path, watch) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -137,20 +143,44 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(end)
 
 
-def read_jsonl(path: Path, *, torn_end: bool = False) -> Iterator[dict[str, Any]]:
+class _Watched(io.FileIO):
+    def __init__(self, path: Path, watch: Watch) -> None:
+        super().__init__(path)
+        self._watch = watch
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = super().readinto(buffer)
+        self._watch(count)
+        return count
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        self._watch(len(data))
+        return data
+
+
+def open_watched(path: Path, watch: Watch | None = None) -> io.BufferedReader:
+    """A file to read; `watch` is told of its bytes as they are read."""
+    return path.open("rb") if watch is None else io.BufferedReader(_Watched(path, watch))
+
+
+def read_jsonl(
+    path: Path, *, torn_end: bool = False, watch: Watch | None = None
+) -> Iterator[dict[str, Any]]:
     """Objects of a JSON-lines file, gzip-compressed if its name ends in .gz.
 
     torn_end: a last line without a newline is what a kill leaves behind, and is skipped.
+    watch: is told of the file's bytes as they are read.
     Raises UserError naming file and line for anything else that is not a JSON object (NaN and
     Infinity, which Python would read, are not JSON either).
     """
     try:
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
+        raw = open_watched(path, watch)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     number = 0
     try:
-        with opened as file:
+        with raw, gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as file:
             for number, line in enumerate(file, 1):
                 if torn_end and not line.endswith(b"\n"):
                     return

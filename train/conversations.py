@@ -23,7 +23,7 @@ from qwen_eval.model.chatml import END, START, encode_chat
 from qwen_eval.model.tokenizer import Tokenizer
 
 from .cross_entropy import IGNORED
-from .data.documents import ANSWER, MATTER, QUESTION
+from .documents import ANSWER, MATTER, QUESTION
 from .feed import Part, shuffled
 
 Turns = tuple[tuple[str, str], ...]

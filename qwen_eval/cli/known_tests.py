@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwen_eval.cli.progress import Progress, progress
 from qwen_eval.cli.setup import say
 from qwen_eval.errors import UserError
 
@@ -43,4 +44,12 @@ def tests_of(settings: Decontaminate, data: Path) -> KnownTests:
     files = settings.against
     for path in find_files(files, data, "decontaminate: against") if files else ():
         sets[str(path.relative_to(data))] = (texts_of(row) for row in read_jsonl(path))
-    return known_tests(sets, settings.n)
+    say(f"reading {len(sets)} test sets")
+    with progress(len(sets)) as bar:
+        watched = {name: _advancing(rows, bar) for name, rows in sets.items()}
+        return known_tests(watched, settings.n)
+
+
+def _advancing(rows: Iterator[list[str]], bar: Progress) -> Iterator[list[str]]:
+    yield from rows
+    bar.advance()

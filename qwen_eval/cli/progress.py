@@ -10,6 +10,12 @@ from contextlib import contextmanager
 LINE_SECONDS = 15.0
 
 
+def eta(left: float, rate: float) -> str:
+    """How long what is left takes at so much a second, such as `0:01:10`."""
+    seconds = int(left / rate) if rate else 0
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" if rate else "?"
+
+
 class Progress:
     """Counts steps; `done` is how many were finished before this start."""
 
@@ -29,9 +35,7 @@ class Progress:
         """`120/200  8.1/s  ETA 0:10`."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._before) / elapsed
-        left = (self.total - self.done) / rate if rate else 0.0
-        eta = f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if rate else "?"
-        return f"{self.done}/{self.total}  {rate:.1f}/s  ETA {eta}"
+        return f"{self.done}/{self.total}  {rate:.1f}/s  ETA {eta(self.total - self.done, rate)}"
 
 
 class _Bar(Progress):

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 
 from qwen_eval.cli.known_tests import data_folder, tests_of
 from qwen_eval.cli.options import command_from
+from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import parse_bytes, say
 from qwen_eval.errors import UserError
@@ -70,26 +71,26 @@ def command(options: DataOptions) -> None:
 
 @dataclass
 class _Ticker:
-    """Lines on stderr: how far a stage is, how fast it goes and when it ends."""
+    """Lines on stderr: how far a phase is, how fast it goes and when it ends."""
 
-    stage: str = ""
+    phase: str = ""
     first: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
     said: float = 0.0
 
-    def tick(self, stage: str, done: int, total: int) -> None:
+    def tick(self, phase: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if stage != self.stage:
-            self.stage, self.first, self.began, self.said = stage, done, now, now
-        live = sys.stderr.isatty()
-        if not live and done < total and now - self.said < 15:
+        if phase != self.phase:
+            self.phase, self.first, self.began, self.said = phase, done, now, now
+        live, ended = sys.stderr.isatty(), done >= total
+        if not live and not ended and now - self.said < LINE_SECONDS:
             return
         self.said = now
         rate = (done - self.first) / max(now - self.began, 1e-9)
-        left = f"{(total - done) / rate:.0f} s left" if rate else "?"
-        line = f"{stage}: {done}/{total} parts  {rate:.2g}/s  {left if done < total else 'done'}"
-        end = "\r" if live and done < total else "\n"
-        print(f"{line:<60}", file=sys.stderr, end=end, flush=True)
+        left = "done" if ended else f"ETA {eta(total - done, rate)}"
+        line = f"{phase}: {done / 1e6:.1f}/{total / 1e6:.1f} MB  {rate / 1e6:.1f} MB/s  {left}"
+        end = "\r" if live and not ended else "\n"
+        print(f"{line:<72}", file=sys.stderr, end=end, flush=True)
 
 
 def _show(pipeline: Pipeline, as_json: bool) -> None:
@@ -117,6 +118,7 @@ def review(
 ) -> None:
     """Write sheets on which a person judges each filter, or say what a filled one tells."""
     from qwen_eval.reports.plain import one_line
+    from qwen_eval.train.data.pipeline import HELD_OUT
     from qwen_eval.train.data.review import judge, write_sheets
     from qwen_eval.train.data.stage import Folder
     from qwen_eval.train.data.summary import summarise
@@ -125,7 +127,8 @@ def review(
         for judged in judge(what):
             print(one_line(judged.line()))
         return
-    folders = [Folder(what / name) for name in summarise(what).stages]
+    # Nobody judges a draw.
+    folders = [Folder(what / name) for name in summarise(what).stages if name != HELD_OUT]
     for path in write_sheets(what / "review", folders, samples, seed):
         say(f"wrote {path}: fill the last column with right or wrong")
 

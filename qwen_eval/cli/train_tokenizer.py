@@ -15,8 +15,8 @@ from qwen_eval.cli.setup import check_choice, say
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
+    from qwen_eval.train.documents import Document
     from qwen_eval.train.tokenizer.compression import Group
-    from qwen_eval.train.tokenizer.corpus import Document
     from qwen_eval.train.tokenizer.merges import Merge
     from qwen_eval.train.tokenizer.pieces import PieceCounts
 
@@ -125,16 +125,15 @@ def _learn(
 
 def _read(paths: list[Path], limit_mb: float | None) -> Iterator[Document]:
     """The documents; mistakes in the options are raised at once, progress is shown as they go."""
-    from qwen_eval.train.tokenizer import corpus
+    from qwen_eval.train.documents import documents, size, text_files
 
     if limit_mb is not None and not limit_mb > 0:
         raise UserError(f"--limit-mb {limit_mb}: give more than 0")
-    files = corpus.text_files(paths)
+    files = text_files(paths)
     limit = None if limit_mb is None else int(limit_mb * MEGABYTE)
-    whole = sum(map(corpus.size, files))
+    whole = sum(map(size, files))
     say(f"reading {len(files)} files (progress in MB)")
-    documents = corpus.documents(files, limit)
-    return _watched(documents, min(whole, limit or whole) // MEGABYTE)
+    return _watched(documents(files, limit), min(whole, limit or whole) // MEGABYTE)
 
 
 def _watched(documents: Iterator[Document], megabytes: int) -> Iterator[Document]:
@@ -193,7 +192,7 @@ def report(options: ReportOptions) -> None:
     check_choice("--reference", reference, list(paths))
     read = _read(options.text, options.limit_mb)
     counters = {name: counter(path) for name, path in paths.items()}
-    groups = measure(read, counters, lambda document: str(getattr(document, options.by)))
+    groups = measure(read, counters, lambda document: getattr(document, options.by) or "?")
     _print_table(options, groups, reference)
     if options.as_json:
         print(json.dumps(_as_dict(groups, reference), ensure_ascii=False))

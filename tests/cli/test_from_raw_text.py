@@ -122,7 +122,7 @@ def test_it_is_tuned_to_answer_and_kept_as_a_delta(base: Path) -> None:
     ],
 )
 def test_a_row_that_is_no_conversation_is_one_line(
-    base: Path, tmp_path: Path, row: dict[str, object], said: str
+    base: Path, tmp_path: Path, row, said: str
 ) -> None:
     rows(tmp_path / "talks.jsonl", [row])
     tune = ("train", "sft", base / "sft.yaml", "--model", base / "base" / "model")

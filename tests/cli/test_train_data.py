@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_a_corpus_is_made_shown_and_reviewed(data: Path, tmp_path: Path) -> None
     assert said["stages"]["4-filter"]["dropped"] == [["rules", "words < 30", "en", 1]]
     # The questions of the tasks are not here: that is said.
     assert "SAMPLE" in done.stderr
+    assert re.search(r"1-read: \d\.\d/\d\.\d MB  \d+\.\d MB/s  done", done.stderr)
     assert "gsm8k (sample)" in said["packed"]["tests"]
     assert "words &lt; 30" in (out / "page.html").read_text()
 

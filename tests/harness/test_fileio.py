@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import Journal, canonical_json, read_jsonl, text_hash, write_atomic
+from qwen_eval.fileio import (
+    Journal,
+    canonical_json,
+    file_hash,
+    open_watched,
+    read_jsonl,
+    text_hash,
+    write_atomic,
+)
 
 RECORDS = [{"i": i, "text": "zwei\n" * i + "🦀\ud800"} for i in range(5)]
 
@@ -133,6 +141,24 @@ def test_a_value_that_only_python_reads_is_refused(tmp_path: Path, value: str) -
     path.write_text('{"a": 1}\n{"a": ' + value + "}\n")
     with pytest.raises(UserError, match="line 2: not JSON"):
         list(read_jsonl(path))
+
+
+@pytest.mark.parametrize("name", ["w.jsonl", "w.jsonl.gz"])
+def test_who_watches_is_told_of_every_byte_once(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    lines = "".join(
+        json.dumps({"text": text_hash(str(i), 64)}) + "\n" for i in range(3000)
+    ).encode()
+    path.write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    size, told = path.stat().st_size, list[int]()
+    seen = [sum(told) for _ in read_jsonl(path, watch=told.append)]
+    assert 0 < seen[0] < size / 2 < seen[-1] <= size
+    assert sum(told) == size
+    with open_watched(path, told.append) as file:
+        assert file.read() == path.read_bytes()
+    assert sum(told) == 2 * size
+    assert file_hash(path, told.append) == file_hash(path)
+    assert sum(told) == 3 * size
 
 
 def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from qwen_eval.train.data.documents import Document, identity
+from qwen_eval.train.documents import Document, identity
 
 # Frequencies fall as words' do, so that unrelated texts share some shingles.
 SYLLABLES = [a + b for a in "bcdfghjklm" for b in "ao"]

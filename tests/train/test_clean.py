@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qwen_eval.train.data.clean import clean, decode
-from qwen_eval.train.data.documents import declared_encoding
+from qwen_eval.train.data.clean import clean, declared_encoding, decode
 from qwen_eval.train.data.html import main_text
 from qwen_eval.train.data.language import identify
 

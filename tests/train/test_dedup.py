@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_eval import ngrams
-from qwen_eval.train.data.documents import Document
 from qwen_eval.train.data.exact import hashes, normalised, repeats
 from qwen_eval.train.data.minhash import (
     Corpus,
@@ -24,6 +23,7 @@ from qwen_eval.train.data.minhash import (
     save_signed,
 )
 from qwen_eval.train.data.shards import save_array
+from qwen_eval.train.documents import Document
 from tests.train.corpora import (
     chinese,
     document,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.errors import UserError
-from qwen_eval.train.data.documents import Format, identity, read_raw
+from qwen_eval.train.documents import Format, identity, read_raw
 
 
 def lines(path: Path, *rows: object) -> Path:

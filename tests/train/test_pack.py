@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections import Counter
@@ -19,6 +20,7 @@ from qwen_eval.train.data.pack import (
     TABLE_TYPE,
     ByteTokenizer,
     PackedCorpus,
+    copy_tokenizer,
     open_encoder,
     pack,
     token_type,
@@ -134,9 +136,26 @@ def test_ids_fit_their_type() -> None:
     assert token_type(65537) == "<u4"
 
 
-def test_a_tokenizer_of_a_folder_is_read(tmp_path: Path) -> None:
-    import base64
+def test_the_tokenizer_lies_beside_the_shards(tmp_path: Path) -> None:
+    source, target = tmp_path / "tokenizer", tmp_path / "packed"
+    source.mkdir()
+    target.mkdir()
+    lines = (f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256))
+    (source / "qwen.tiktoken").write_text("".join(lines))
+    for name in ("tokenizer_config.json", "chat_template.jinja", "model.safetensors", "notes.txt"):
+        (source / name).write_text("{}")
+    for _ in range(2):  # a second time, as after a break
+        copy_tokenizer(str(source), target)
+    copied = target / "tokenizer"
+    names = sorted(path.name for path in copied.iterdir())
+    assert names == ["chat_template.jinja", "qwen.tiktoken", "tokenizer_config.json"]
+    assert all((copied / name).read_bytes() == (source / name).read_bytes() for name in names)
+    assert open_encoder(str(copied)).fingerprint == open_encoder(str(source)).fingerprint
+    copy_tokenizer("bytes", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
+
+def test_a_tokenizer_of_a_folder_is_read(tmp_path: Path) -> None:
     lines = [f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)]
     (tmp_path / "qwen.tiktoken").write_text("".join(lines))
     encoder = open_encoder(str(tmp_path))

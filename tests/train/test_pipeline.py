@@ -15,7 +15,7 @@ from qwen_eval.errors import UserError
 from qwen_eval.train.data import shards, stage
 from qwen_eval.train.data.decontaminate import known_tests
 from qwen_eval.train.data.pack import PackedCorpus
-from qwen_eval.train.data.pipeline import Pipeline
+from qwen_eval.train.data.pipeline import HASHING, Pipeline
 from qwen_eval.train.data.recipe import Recipe, read_recipe
 from qwen_eval.train.data.shards import read_shard
 from qwen_eval.train.data.stage import Folder, locked
@@ -38,8 +38,8 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(data: Path, out: Path, recipe: Recipe | None = None, **changed: int) -> list[str]:
-    """Run the toy recipe in this process; the stages that had something to do."""
-    ticks = []
+    """Run the toy recipe; the stages that had something to do."""
+    phases = []
     Pipeline(
         recipe or read_recipe(data / "recipe.yaml"),
         data,
@@ -47,9 +47,10 @@ def make(data: Path, out: Path, recipe: Recipe | None = None, **changed: int) ->
         known_tests({"test": [[QUESTION]]}),
         changed.get("memory", 1 << 28),
         changed.get("workers", 1),
-        lambda name, done, total: ticks.append(name),
+        lambda phase, done, total: phases.append(phase),
     ).run()
-    return list(dict.fromkeys(ticks))
+    stages = dict.fromkeys(phase.split()[0] for phase in phases)
+    return [stage for stage in stages if stage != HASHING]
 
 
 def texts(folder: Path) -> list[str]:

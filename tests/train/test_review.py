@@ -9,10 +9,10 @@ import pytest
 
 from qwen_eval.errors import UserError
 from qwen_eval.stats import wilson_interval
-from qwen_eval.train.data.documents import Document
 from qwen_eval.train.data.review import COLUMNS, judge, write_sheets
 from qwen_eval.train.data.stage import Folder, Sorter
 from qwen_eval.train.data.summary import summarise, table, write_page
+from qwen_eval.train.documents import Document
 
 HOSTILE = "<script>alert(1)</script> & \u202egnihton"
 

@@ -25,9 +25,9 @@ from qwen_eval.model.tokenizer import (
     load_tokenizer,
     normal_form,
 )
+from qwen_eval.train.documents import Document, documents, text_files
 from qwen_eval.train.tokenizer import layout
 from qwen_eval.train.tokenizer import merges as merges_module
-from qwen_eval.train.tokenizer.corpus import Document, documents, text_files
 from qwen_eval.train.tokenizer.layout import lay_out
 from qwen_eval.train.tokenizer.merges import Merge, learn
 from qwen_eval.train.tokenizer.pieces import count_pieces
@@ -51,7 +51,7 @@ small_texts = st.lists(st.text("ab 你好1\n", max_size=30), min_size=1, max_siz
 def learnt(
     texts: Iterable[str], size: int, base: Sequence[bytes] = BYTES
 ) -> tuple[list[Merge], list[bytes]]:
-    counts = count_pieces(Document(text, "here", "?") for text in texts).counts
+    counts = count_pieces(Document("", text, "here") for text in texts).counts
     merges = list(learn(lay_out(counts, base), size))
     return merges, extended(base, merges)
 

@@ -32,6 +32,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 # Controls that no text file has; form feed and escape do occur in old text files.
 _BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 
@@ -59,6 +60,12 @@ def decode(data: bytes, declared: str = "") -> str | None:
 
     best = from_bytes(data).best()
     return None if best is None else str(best)
+
+
+def declared_encoding(data: bytes) -> str:
+    """The encoding that an HTML page names for itself in its first 4 KiB, or nothing."""
+    found = _CHARSET.search(data[:4096])
+    return found[1].decode("ascii") if found else ""
 
 
 def clean(text: str) -> str:

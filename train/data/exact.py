@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .documents import Document
+from ..documents import Document
+from .pace import counted
 from .shards import load_array
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def repeats(files: Sequence[Path], memory: int) -> NDArray[Any]:
             table = load_array(path, mapped=True)
             rows = np.flatnonzero(table["high"] % np.uint64(parts) == part)
             chosen.append(table[rows])
+            counted(chosen[-1].nbytes)
             places.append(np.stack([np.full(len(rows), shard), rows], 1).astype(np.uint32))
         table, place = np.concatenate(chosen), np.concatenate(places)
         # A stable sort: equal hashes stay in the order of their places.

@@ -24,8 +24,9 @@ from pydantic import Field
 from qwen_eval.ngrams import mix, ngrams, words
 from qwen_eval.schema import Closed
 
-from .documents import Document
+from ..documents import Document
 from .exact import DROP_TYPE
+from .pace import counted
 from .shards import beside, load_array, save_array
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ class MinHasher:
 
 
 def save_signed(stem: Path, signed: Signed) -> None:
-    """Three arrays beside each other; `about` last, so where it is, all are."""
+    """Three arrays beside each other; the keys last, so where they are, all are."""
     save_array(beside(stem, SIGNATURE), signed.signature)
-    save_array(beside(stem, KEYS), signed.keys)
     save_array(beside(stem, ABOUT), signed.about)
+    save_array(beside(stem, KEYS), signed.keys)
 
 
 class Corpus:
@@ -219,6 +220,7 @@ def clusters(corpus: Corpus, settings: FuzzySettings, memory: int) -> NDArray[np
     for band in range(settings.bands):
         for part in range(parts):
             keys, documents = corpus.keys(band, part, parts)
+            counted(keys.nbytes)
             order = np.argsort(keys, kind="stable")
             for left, right in _pairs(keys[order], documents[order], corpus, settings.threshold):
                 _join(parents, left, right)

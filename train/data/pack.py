@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, file_hash, write_atomic
 
+from .pace import counted
 from .shards import atomic, beside, load_array, save_array
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def pack(
     shards: list[dict[str, Any]] = []
 
     def flush(used: int) -> None:
+        counted(buffer[:used].nbytes)
         name = f"{len(shards):05}"
         begins = np.array([start for start in starts if start < used], np.int64)
         shards.append(_write_shard(folder, name, buffer[:used], begins, length))

@@ -19,18 +19,20 @@ from qwen_eval.fileio import file_hash, write_atomic
 
 from . import mixture, pack, steps
 from .decontaminate import KnownTests
-from .exact import repeats
-from .minhash import ABOUT, Corpus, clusters, near_repeats
+from .dedup import Exact, Method, Near
+from .pace import Tick, counted, shown
 from .recipe import Recipe, Source, digest, find_files
 from .scorers import load_scorer
 from .shards import beside, load_array, save_array
-from .stage import Folder, Tick, Unit, locked, processes, run_units, unit_names
+from .stage import Folder, Unit, locked, processes, run_units, unit_names
 
 # Part of every key: raised when a stage would make other bytes of the same input.
 FORMAT = 1
-STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-heldout", "6-instructions", "7-tokens")
+# Those that sort documents into kept and dropped.
+STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-heldout", "6-instructions")
 HELD_OUT = "5-heldout"
 PACKED = "packed"
+HASHING = "hash"
 
 
 @dataclass
@@ -38,8 +40,8 @@ class Pipeline:
     """A recipe with all it needs.
 
     data: where the recipe's files are. out: gets a folder for each stage, and `packed`. tests: the
-    n-grams that instructions must not have. memory: bytes for sorting. Neither memory nor workers
-    change what is made.
+    n-grams that instructions must not have. memory: bytes for sorting. tick: is told how far every
+    phase is. Neither memory nor workers change what is made.
     """
 
     recipe: Recipe
@@ -70,9 +72,9 @@ class Pipeline:
         recipe = self.recipe
         key, shards = self._read("1-read", recipe.sources, [recipe.languages])
         if recipe.exact:
-            key, shards = self._exact(key, shards)
+            key, shards = self._dedup("2-exact", Exact(), key, shards)
         if recipe.fuzzy is not None:
-            key, shards = self._fuzzy(key, shards)
+            key, shards = self._dedup("3-fuzzy", Near(recipe.fuzzy), key, shards)
         key, shards = self._filter(key, shards)
         if recipe.heldout:
             key, shards = self._hold_out(key, shards)
@@ -92,11 +94,13 @@ class Pipeline:
         checks = [one for one in filters if one is not None]
         for source, of in sources.items():
             files = find_files(of.files, self.data, f"source {source}")
-            for number, path in enumerate(files):
-                unit = f"{len(units):05}-{source}-{number:05}"
-                origin = str(path.relative_to(self.data))
-                units[unit] = (folder, unit, path, origin, source, of, checks)
-                hashed.append([source, origin, file_hash(path)])
+            size = sum(path.stat().st_size for path in files)
+            with shown(f"{HASHING} {source}", size, self.tick):
+                for number, path in enumerate(files):
+                    unit = f"{len(units):05}-{source}-{number:05}"
+                    origin = str(path.relative_to(self.data))
+                    units[unit] = (path, folder, unit, origin, source, of, checks)
+                    hashed.append([source, origin, file_hash(path, counted)])
         settings = {name: [of.format, of.lang] for name, of in sources.items()}
         said = [one.digest() if isinstance(one, KnownTests) else one for one in checks]
         key = digest(FORMAT, name, hashed, settings, said)
@@ -105,40 +109,33 @@ class Pipeline:
             folder.finish()
         return key, folder.kept()
 
-    def _exact(self, before: str, shards: list[Path]) -> tuple[str, list[Path]]:
-        folder, key = self.folder("2-exact"), digest(FORMAT, "exact", before)
+    def _dedup(
+        self, name: str, method: Method, before: str, shards: list[Path]
+    ) -> tuple[str, list[Path]]:
+        folder = self.folder(name)
+        key = digest(FORMAT, method.name, *method.settings(), before)
         if not folder.open(key):
-            names = unit_names(shards)
-            hashes = {name: folder.path / "hashes" / f"{name}.npy" for name in names}
+            names, signatures = unit_names(shards), folder.path / "signatures"
+            stems = {unit: signatures / unit for unit in names}
             drops = folder.path / "drops.npy"
             if not drops.exists():
-                (folder.path / "hashes").mkdir(exist_ok=True)
-                units = {n: (hashes[n], s) for n, s in zip(names, shards, strict=True)}
-                self._run(steps.hash_unit, units, folder, hashes)
-                save_array(drops, repeats(list(hashes.values()), self.memory))
-            self._drop(folder, shards, drops, "exact", "same text")
-            shutil.rmtree(folder.path / "hashes", ignore_errors=True)
-            folder.finish()
-        return key, folder.kept()
-
-    def _fuzzy(self, before: str, shards: list[Path]) -> tuple[str, list[Path]]:
-        settings = self.recipe.fuzzy
-        assert settings is not None
-        folder, key = self.folder("3-fuzzy"), digest(FORMAT, "fuzzy", settings, before)
-        if not folder.open(key):
-            names = unit_names(shards)
-            stems = {name: folder.path / "signatures" / name for name in names}
-            drops = folder.path / "drops.npy"
-            if not drops.exists():
-                (folder.path / "signatures").mkdir(exist_ok=True)
-                units = {n: (stems[n], s, settings) for n, s in zip(names, shards, strict=True)}
-                done = {n: beside(stem, ABOUT) for n, stem in stems.items()}
-                self._run(steps.sign_unit, units, folder, done)
-                corpus = Corpus(list(stems.values()))
-                roots = clusters(corpus, settings, self.memory)
-                save_array(drops, near_repeats(corpus, roots, settings))
-            self._drop(folder, shards, drops, "fuzzy", "nearly the same text")
-            shutil.rmtree(folder.path / "signatures", ignore_errors=True)
+                signatures.mkdir(exist_ok=True)
+                units = {u: (s, stems[u], method) for u, s in zip(names, shards, strict=True)}
+                done = {unit: method.signed(stem) for unit, stem in stems.items()}
+                self._run(steps.sign_unit, units, f"{name} sign", done)
+                size = sum(path.stat().st_size for path in done.values())
+                with shown(f"{name} compare", size, self.tick):
+                    save_array(drops, method.find(list(stems.values()), self.memory))
+            self._work(
+                steps.drop_unit,
+                {
+                    unit: (shard, folder, unit, number, drops, method)
+                    for number, (unit, shard) in enumerate(zip(names, shards, strict=True))
+                },
+                folder,
+                f"{name} drop",
+            )
+            shutil.rmtree(signatures, ignore_errors=True)
             folder.finish()
         return key, folder.kept()
 
@@ -150,7 +147,7 @@ class Pipeline:
         if not folder.open(key):
             common = (recipe.rules, recipe.sources, recipe.scorers, self.data)
             units = {
-                name: (folder, name, shard, *common)
+                name: (shard, folder, name, *common)
                 for name, shard in zip(unit_names(shards), shards, strict=True)
             }
             self._work(steps.filter_unit, units, folder)
@@ -162,7 +159,7 @@ class Pipeline:
         key = digest(FORMAT, "heldout", recipe.heldout, recipe.seed, before)
         if not folder.open(key):
             units = {
-                name: (folder, name, shard, recipe.heldout, recipe.seed)
+                name: (shard, folder, name, recipe.heldout, recipe.seed)
                 for name, shard in zip(unit_names(shards), shards, strict=True)
             }
             self._work(steps.hold_out_unit, units, folder)
@@ -180,11 +177,11 @@ class Pipeline:
         stems = [folder.path / name for name in unit_names(shards)]
         if not folder.open(key, parts=()):
             units = {
-                stem.name: (stem, shard, sources, recipe.pack.tokenizer)
+                stem.name: (shard, stem, sources, recipe.pack.tokenizer)
                 for stem, shard in zip(stems, shards, strict=True)
             }
             done = {stem.name: beside(stem, pack.TABLE) for stem in stems}
-            self._run(steps.tokenise_unit, units, folder, done)
+            self._run(steps.tokenise_unit, units, folder.name, done)
             write_atomic(folder.path / "DONE", "")
         return key, stems
 
@@ -200,46 +197,36 @@ class Pipeline:
             return
         encoder = pack.open_encoder(settings.tokenizer)
         tables = [load_array(beside(stem, pack.TABLE), mapped=True) for stem in stems]
-        self.tick(PACKED, 0, 1)
-        ordered = mixture.order(tables, often, recipe.seed, self.memory)
-        content = pack.pack(
-            folder.path, stems, ordered, encoder, settings.length, settings.shard_sequences
-        )
+        shares = mixture.shares(tables, list(sources), often, recipe.seed)
+        size = sum(share["seen_tokens"] for share in shares.values())
+        size *= int(pack.token_type(encoder.vocab_size)[-1])
+        with shown(PACKED, size, self.tick):
+            ordered = mixture.order(tables, often, recipe.seed, self.memory)
+            content = pack.pack(
+                folder.path, stems, ordered, encoder, settings.length, settings.shard_sequences
+            )
         pack.copy_tokenizer(settings.tokenizer, folder.path)
-        content["sources"] = mixture.shares(tables, list(sources), often, recipe.seed)
-        content |= {"seed": recipe.seed, "key": key, "tests": self._tests()}
+        content |= {"sources": shares, "seed": recipe.seed, "key": key, "tests": self._tests()}
         pack.write_manifest(folder.path, encoder, settings.length, content)
         write_atomic(folder.path / "DONE", "")
-        self.tick(PACKED, 1, 1)
 
     def _tests(self) -> dict[str, dict[str, int]]:
         """The test sets that instructions were held against, and rows that could not be seen."""
         tests = self.tests
         return {n: {"rows": tests.rows[n], "too_short": tests.short[n]} for n in tests.names}
 
-    def _drop(
-        self, folder: Folder, shards: list[Path], drops: Path, filter_: str, reason: str
-    ) -> None:
-        units = {
-            name: (folder, name, shard, number, drops, filter_, reason)
-            for number, (name, shard) in enumerate(zip(unit_names(shards), shards, strict=True))
-        }
-        self._work(steps.drop_unit, units, folder)
-
-    def _work(self, work: Any, units: dict[str, Unit], folder: Folder) -> None:
+    def _work(self, work: Any, units: dict[str, Unit], folder: Folder, phase: str = "") -> None:
         """Units that end in counts."""
         counts = {name: folder.path / "counts" / f"{name}.json" for name in units}
-        self._run(work, units, folder, counts)
+        self._run(work, units, phase or folder.name, counts)
 
-    def _run(
-        self, work: Any, units: dict[str, Unit], folder: Folder, ends: dict[str, Path]
-    ) -> None:
+    def _run(self, work: Any, units: dict[str, Unit], phase: str, ends: dict[str, Path]) -> None:
         """Units that are finished where the file that ends them is there."""
         run_units(
             work,
             units,
             lambda name: ends[name].exists(),
-            stage=folder.name,
+            phase=phase,
             pool=self._pool,
             tick=self.tick,
         )

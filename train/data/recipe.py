@@ -17,7 +17,7 @@ from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, text_hash
 from qwen_eval.schema import Closed, parse, read_text
 
-from .documents import Format
+from ..documents import Format
 from .minhash import FuzzySettings
 from .rules import MEASURES, Bound
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import read_jsonl, text_hash
+from qwen_eval.fileio import text_hash
 from qwen_eval.ngrams import mix, ngrams, words
 
+from ..documents import rows
 from .shards import load_array, save_array
 
 if TYPE_CHECKING:
@@ -106,10 +107,8 @@ def examples(files: Sequence[Path], key: str) -> dict[str, str]:
     file and row for one without."""
     found: dict[str, str] = {}
     for path in files:
-        for number, row in enumerate(read_jsonl(path), 1):
-            if not isinstance(row.get(key), str):
-                raise UserError(f"{path}, row {number}: {key} is missing or no text")
-            found.setdefault(row[key], f"{path.name}#{number}")
+        for number, text, _ in rows(path, key):
+            found.setdefault(text, f"{path.name}#{number}")
     return found
 
 

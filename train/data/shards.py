@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, read_jsonl
 
-from .documents import Document
+from ..documents import Document
+from .pace import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def read_shard(path: Path) -> Iterator[Document]:
     """The documents of a shard. Raises UserError naming the file for one that is not whole."""
     if path.stat().st_size == 0:  # gzip takes it for an empty file
         raise UserError(f"{path}: empty, which no shard is; remove the file's folder")
-    for record in read_jsonl(path):
+    for record in read_jsonl(path, watch=counted):
         try:
             yield Document(**{key: record[key] for key in Document.__slots__})
         except KeyError as error:

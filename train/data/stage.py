@@ -25,13 +25,13 @@ from typing import Any
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, is_temporary, write_atomic
 
-from .documents import Document
+from ..documents import Document
+from .pace import Tick, count_in, new_counter, shown
 from .shards import ENDING, ShardWriter, shard_writer
 
 # Characters of a shard that stays; a worker holds the numbers of one shard in memory, never more.
 SHARD_CHARACTERS = 1 << 24
-# A tick after every finished unit: stage, units finished, units in all.
-Tick = Callable[[str, int, int], None]
+# A function's arguments, of which the first is the path of the file that it goes through.
 Unit = tuple[Any, ...]
 
 
@@ -184,17 +184,22 @@ class Sorter:
 
 @contextmanager
 def processes(workers: int) -> Iterator[Executor | None]:
-    """Worker processes for all stages of a run; None, for work in this process, if one is asked."""
-    if workers == 1:
-        yield None
-        return
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_leave_with_parent, initargs=(os.getpid(),)
-    )
+    """Worker processes for all stages of a run; None, for work in this process, if one is asked.
+
+    All count in one place how far they are.
+    """
+    counter = new_counter()
+    count_in(counter)
+    pool = None
+    if workers > 1:
+        start = (os.getpid(), counter)
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, start)
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+        count_in(None)
 
 
 def run_units(
@@ -202,28 +207,27 @@ def run_units(
     units: Mapping[str, Unit],
     finished: Callable[[str], bool],
     *,
-    stage: str,
+    phase: str,
     pool: Executor | None,
     tick: Tick,
 ) -> None:
     """Call work(*unit) for every unit that is not finished."""
-    left = [unit for name, unit in units.items() if not finished(name)]
-    done = len(units) - len(left)
-    tick(stage, done, len(units))
-    if pool is None:
-        for unit in left:
-            work(*unit)
-            done += 1
-            tick(stage, done, len(units))
-        return
-    for future in as_completed([pool.submit(work, *unit) for unit in left]):
-        future.result()
-        done += 1
-        tick(stage, done, len(units))
+    sizes = {name: unit[0].stat().st_size for name, unit in units.items()}
+    left = [name for name in units if not finished(name)]
+    total = sum(sizes.values())
+    with shown(phase, total, tick, before=total - sum(sizes[name] for name in left)):
+        if pool is None:
+            for name in left:
+                work(*units[name])
+            return
+        for future in as_completed([pool.submit(work, *units[name]) for name in left]):
+            future.result()
 
 
-def _leave_with_parent(parent: int) -> None:
-    """A worker whose parent was killed would wait for work forever."""
+def _begin_worker(parent: int, counter: Any) -> None:
+    """Count with the others, and leave with the parent: a worker whose parent was killed would
+    wait for work forever."""
+    count_in(counter)
 
     def watch() -> None:
         while os.getppid() == parent:

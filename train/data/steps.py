@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .clean import clean, decode
+from ..documents import Document, Raw, identity, read_raw
+from .clean import clean, declared_encoding, decode
 from .decontaminate import KnownTests
-from .documents import Document, Raw, declared_encoding, identity, read_raw
-from .exact import hashes
+from .dedup import Method
 from .language import identify
-from .minhash import FuzzySettings, MinHasher, save_signed
 from .mixture import held_out
+from .pace import counted
 from .pack import open_encoder, tokenise
 from .recipe import Languages, Scorer, Source
 from .rules import Bound, broken_rule
-from .shards import load_array, read_shard, save_array
+from .shards import load_array, read_shard
 from .stage import Folder, Sorter
 
 # None keeps a document; else (filter, reason).
@@ -112,9 +112,9 @@ def decontamination_filter(tests: KnownTests) -> Filter:
 
 
 def read_unit(
+    path: Path,
     folder: Folder,
     unit: str,
-    path: Path,
     name: str,
     source: str,
     of: Source,
@@ -126,7 +126,7 @@ def read_unit(
         for one in filters
     ]
     with Sorter(folder, unit) as sorter:
-        for raw in read_raw(path, name, of.format):
+        for raw in read_raw(path, name, of.format, counted):
             document, reason = as_document(raw, source, of.lang)
             if reason is not None:
                 sorter.drop(document, "read", reason)
@@ -135,9 +135,9 @@ def read_unit(
 
 
 def filter_unit(
+    shard: Path,
     folder: Folder,
     unit: str,
-    shard: Path,
     rules: Mapping[str, Mapping[str, Bound]],
     sources: Mapping[str, Source],
     scorers: Sequence[Scorer],
@@ -150,18 +150,13 @@ def filter_unit(
             _sort(document, checks, sorter)
 
 
-def hash_unit(target: Path, shard: Path) -> None:
-    """The exact hashes of a shard."""
-    save_array(target, hashes(read_shard(shard)))
-
-
-def sign_unit(stem: Path, shard: Path, settings: FuzzySettings) -> None:
-    """The MinHash signatures of a shard."""
-    save_signed(stem, MinHasher(settings).sign(read_shard(shard)))
+def sign_unit(shard: Path, stem: Path, method: Method) -> None:
+    """What is to be known of a shard to find repeats."""
+    method.sign(stem, read_shard(shard))
 
 
 def drop_unit(
-    folder: Folder, unit: str, shard: Path, number: int, drops: Path, filter_: str, reason: str
+    shard: Path, folder: Folder, unit: str, number: int, drops: Path, method: Method
 ) -> None:
     """Leave out the rows of a shard that a table of DROP_TYPE names."""
     table = load_array(drops)
@@ -170,12 +165,12 @@ def drop_unit(
     with Sorter(folder, unit) as sorter:
         for row, document in enumerate(read_shard(shard)):
             if row in kept_instead:
-                sorter.drop(document, filter_, reason, f"of {kept_instead[row]:016x}")
+                sorter.drop(document, method.name, method.reason, f"of {kept_instead[row]:016x}")
             else:
                 sorter.keep(document)
 
 
-def hold_out_unit(folder: Folder, unit: str, shard: Path, share: float, seed: int) -> None:
+def hold_out_unit(shard: Path, folder: Folder, unit: str, share: float, seed: int) -> None:
     """A share of a shard's documents goes to `dropped`: it is not trained on, but measured on."""
     import numpy as np
 
@@ -187,7 +182,7 @@ def hold_out_unit(folder: Folder, unit: str, shard: Path, share: float, seed: in
                 sorter.keep(document)
 
 
-def tokenise_unit(stem: Path, shard: Path, sources: Sequence[str], tokenizer: str) -> None:
+def tokenise_unit(shard: Path, stem: Path, sources: Sequence[str], tokenizer: str) -> None:
     """The tokens of a shard. sources: their names, whose places are the sources' numbers."""
     numbers = {name: number for number, name in enumerate(sources)}
     texts = ((int(one.id, 16), one.text, numbers[one.source]) for one in read_shard(shard))

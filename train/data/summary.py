@@ -15,9 +15,9 @@ from typing import Any
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import read_jsonl, text_hash, write_atomic
 
+from .pipeline import HELD_OUT, STAGES
 from .stage import Counts, Folder
 
-STAGES = ("1-read", "2-exact", "3-fuzzy", "4-filter", "5-heldout", "6-instructions")
 # Samples on the page of every reason, and characters of each.
 SAMPLES, SHOWN = 3, 600
 
@@ -51,6 +51,7 @@ def table(summary: Summary) -> str:
         share = gone / (kept + gone) if kept + gone else 0.0
         lines.append(
             f"{name:<44}{kept:>12,}{counts.characters.total():>16,}{gone:>11,}  {share:.1%}"
+            + (" held out, not dropped" if name == HELD_OUT else "")
         )
         for (filter_, reason), count in reasons(counts).most_common():
             lines.append(f"  {filter_ + ': ' + reason:<70}{count:>11,}")
@@ -81,6 +82,7 @@ def write_page(path: Path, summary: Summary, *, seed: int) -> None:
         stages.append(
             {
                 "name": name,
+                "taken": "held out" if name == HELD_OUT else "dropped",
                 "kept": counts.kept.total(),
                 "characters": counts.characters.total(),
                 "dropped": counts.dropped.total(),

@@ -14,7 +14,7 @@ from pathlib import Path
 from qwen_eval.errors import UserError
 from qwen_eval.model.tokenizer import QWEN_PATTERN, TiktokenTokenizer, normal_form, read_ranks
 
-from .corpus import Document
+from ..documents import Document
 
 # cl100k_base of OpenAI, known by its file's hash: three digits a piece where Qwen has one.
 CL100K = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"

@@ -16,7 +16,7 @@ import regex
 from qwen_eval.errors import UserError
 from qwen_eval.model.tokenizer import QWEN_PATTERN, normal_form
 
-from .corpus import Document
+from ..documents import Document
 
 # Distinct pieces held at most, about 130 bytes each. 112 MB of English, Chinese and code have
 # 2.1 million.
