@@ -23,6 +23,8 @@ COMMANDS = [
 ]
 # These need a network or a server; what they would do is asked instead.
 FAR = ("hf:", "openai:", "models pull smollm2")
+# These take an hour, or what such an hour makes; tests/cli/test_from_raw_text.py runs them small.
+LONG = ("train pretrain tiny", "train sft", "convert")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_command(command: str, home: Path, smollm2: Path) -> None:
         words += ["--limit", "3"] if "--plan" not in words else []
         if any(far in command for far in FAR):
             words.append("--plan")
-    elif any(far in command for far in FAR):
+    elif any(far in command for far in FAR + LONG):
         words.append("--help")
     done = qwen_eval(*words, cwd=home, stdin="Hello\n" if words[0] == "chat" else "")
     assert done.returncode == 0, done.stderr
