@@ -6,15 +6,15 @@ that failed for reasons outside the model, or that only one run has, are left ou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from qwen_eval.errors import RefusedError, UserError
+from qwen_eval.measures import measure_of, value_of, weights_of
 from qwen_eval.paired import Paired, difference, holm
 from qwen_eval.results import Run, SampleRecord, is_named
-from qwen_eval.stats import detectable_difference
+from qwen_eval.stats import detectable_difference, weighted_mean
 
 # What must be equal for a difference to be the models'.
 FIELDS = (
@@ -34,8 +34,8 @@ NOISE = {"float32": 2e-4, "bfloat16": 0.125}
 
 @dataclass(frozen=True)
 class Flip:
-    """An item whose score changed. `in_noise`: what decided it is smaller than what dtype and
-    machine do to a log-probability."""
+    """An item whose score changed, for the worse (`lost`) or the better. `in_noise`: what decided
+    it is smaller than what dtype and machine do to a log-probability."""
 
     id: str
     group: str
@@ -44,13 +44,16 @@ class Flip:
     answers: tuple[str | None, str | None]
     target: str
     in_noise: bool
+    lost: bool
 
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """Candidate minus baseline on one task.
+    """A candidate against a baseline on one task.
 
-    `left_out`: items that only one run has (`unmatched`), or that failed in one (`errors`).
+    `baseline`, `candidate`: their scores. `paired`: what was gained, above zero where the candidate
+    is better: candidate minus baseline, or baseline minus candidate where less is better (bits per
+    byte). `left_out`: items that only one run has (`unmatched`), or that failed in one (`errors`).
     `p_adjusted`: two-sided, Holm's over the tasks compared. `detectable`: the smallest drop that
     this many items with this much disagreement would show (one-sided, power 0.8).
     """
@@ -139,30 +142,49 @@ def _compare_task(
     scored = [(a, b) for a, b in pairs if "error" not in (a.status, b.status)]
     if not scored:
         raise RefusedError(f"{name}: no item has a score in both runs")
-    values = [(a.values.get(info.metric, 0.0), b.values.get(info.metric, 0.0)) for a, b in scored]
+    measure = measure_of(info.metric)
+    values = [(value_of(info.metric, a), value_of(info.metric, b)) for a, b in scored]
     before, after = ([pair[i] for pair in values] for i in (0, 1))
-    groups = [a.group for a, _ in scored]
-    paired = difference(before, after, groups, alpha=alpha, seed=seed)
+    weights = _weights(name, info.metric, scored)
+    paired = difference(
+        [measure.sign * value for value in before],
+        [measure.sign * value for value in after],
+        [a.group for a, _ in scored],
+        weights=weights,
+        alpha=alpha,
+        seed=seed,
+    )
     noise = noise_between(baseline, candidate)
     flips = tuple(
-        _flip(a, b, x, y, noise) for (a, b), (x, y) in zip(scored, values, strict=True) if x != y
+        _flip(a, b, info.metric, noise)
+        for (a, b), (x, y) in zip(scored, values, strict=True)
+        if x != y
     )
     own = sum(len(run.of(name)) for run in (baseline, candidate))
     n = len(scored)
     return TaskComparison(
         task=name,
         metric=info.metric,
-        baseline=math.fsum(before) / n,
-        candidate=math.fsum(after) / n,
+        baseline=weighted_mean(before, weights),
+        candidate=weighted_mean(after, weights),
         paired=paired,
         p_adjusted=paired.p,
         detectable=_detectable(paired, before, after, alpha),
-        lost=sum(y < x for x, y in values),
-        gained=sum(y > x for x, y in values),
+        lost=sum(flip.lost for flip in flips),
+        gained=sum(not flip.lost for flip in flips),
         left_out={"unmatched": own - 2 * len(pairs), "errors": len(pairs) - n},
         flips=flips,
         differing=tuple(field for field, _, _ in differing),
     )
+
+
+def _weights(
+    name: str, metric: str, pairs: Sequence[tuple[SampleRecord, SampleRecord]]
+) -> list[float] | None:
+    weights = weights_of(metric, [a for a, _ in pairs])
+    if weights != weights_of(metric, [b for _, b in pairs]):
+        raise RefusedError(f"{name}: not comparable: the items do not weigh the same in both runs")
+    return weights
 
 
 def _detectable(
@@ -200,13 +222,15 @@ def in_noise(a: SampleRecord, b: SampleRecord, noise: float) -> bool:
     return len(margins) == 2 and max(margins) <= 2 * noise
 
 
-def _flip(a: SampleRecord, b: SampleRecord, x: float, y: float, noise: float) -> Flip:
+def _flip(a: SampleRecord, b: SampleRecord, metric: str, noise: float) -> Flip:
+    before, after = value_of(metric, a), value_of(metric, b)
     return Flip(
         id=a.id,
         group=a.group,
-        baseline=x,
-        candidate=y,
+        baseline=before,
+        candidate=after,
         answers=(a.answer, b.answer),
         target=a.target,
         in_noise=in_noise(a, b, noise),
+        lost=measure_of(metric).sign * (after - before) < 0,
     )

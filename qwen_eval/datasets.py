@@ -2,7 +2,8 @@
 
 In this order: the mirror named by --data or QWEN_EVAL_DATA, where one is named; else the package
 that ships the set; else the hub, if it answers; else the project's own small sample, which is
-never called the benchmark. Rows are hashed, so two runs can be told to have seen the same ones.
+never called the benchmark. A benchmark of the project's own is always read beside its task.yaml.
+Rows are hashed, so two runs can be told to have seen the same ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
 from qwen_eval.taskspec import TaskSpec
 from qwen_eval.types import Row, Sample
 
-Kind = Literal["mirror", "package", "hub", "sample"]
+Kind = Literal["mirror", "package", "hub", "sample", "own"]
 HUB_TIMEOUT = 3.0
 
 
@@ -48,7 +49,7 @@ class TaskData:
         with the project is named without its place on this machine."""
         if self.kind == "mirror":
             return str(self._path(split))
-        if self.kind == "sample":
+        if self.kind in ("sample", "own"):
             return str(self._path(split).relative_to(self.spec.folder.parent))
         if self.kind == "package":
             return f"package {self.spec.package}"
@@ -57,9 +58,10 @@ class TaskData:
 
     def _path(self, split: str) -> Path:
         source = self.spec.splits[split]
-        if self.kind == "sample":
-            return self.spec.folder / (source.sample or "")
+        if self.kind in ("sample", "own"):
+            return self.spec.folder / (source.own or source.sample or "")
         assert self.mirror is not None
+        assert source.mirror is not None
         return self.mirror / source.mirror
 
     def text(self, name: str) -> str:
@@ -113,6 +115,8 @@ def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskD
     if mirror is None and os.environ.get("QWEN_EVAL_DATA"):
         mirror = Path(os.environ["QWEN_EVAL_DATA"])
     split = spec.splits[spec.eval_split]
+    if split.mirror is None:
+        return TaskData(spec, "own")
     if mirror is not None:
         if not mirror.is_dir():
             raise UserError(f"--data {mirror}: no such folder")
@@ -194,6 +198,7 @@ def write_mirror(data: TaskData, folder: Path) -> list[Path]:
 
     written = []
     for name, split in data.spec.splits.items():
+        assert split.mirror is not None
         path = folder / split.mirror
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")

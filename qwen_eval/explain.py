@@ -5,11 +5,13 @@ that changed, and what a gate makes of it. reports/item.py puts it into words.
 from __future__ import annotations
 
 import difflib
+import math
 from datetime import date
 from typing import Any
 
 from qwen_eval.compare import in_noise, joined, noise_between
 from qwen_eval.errors import UserError
+from qwen_eval.measures import value_of, weights_of
 from qwen_eval.noise import Noise
 from qwen_eval.results import Run, SampleRecord
 from qwen_eval.rules import Rules
@@ -90,12 +92,13 @@ def _judged(
         return {"flipped": None, "in_noise": None, "weight": 0.0}
     metric = baseline.info.tasks[task].metric
     before, after = scored[item]
+    counted = [pair[0] for id_, pair in scored.items() if (task, id_) not in held]
+    weights = weights_of(metric, counted) or [1.0] * len(counted)
+    own = [w for record, w in zip(counted, weights, strict=True) if record.id == item]
     return {
-        "flipped": before.values.get(metric, 0.0) != after.values.get(metric, 0.0),
+        "flipped": value_of(metric, before) != value_of(metric, after),
         "in_noise": in_noise(before, after, noise_between(baseline, candidate)),
-        "weight": 0.0
-        if (task, item) in held
-        else 1 / sum((task, id_) not in held for id_ in scored),
+        "weight": own[0] / math.fsum(weights) if own else 0.0,
     }
 
 

@@ -16,11 +16,13 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs
 from qwen_eval.errors import UserError
+from qwen_eval.measures import SHARE, measure_of, value_of, weights_of
 from qwen_eval.metrics import Figure, counts_of, figure_of
 from qwen_eval.noise import Noise, with_noise
 from qwen_eval.paired import benjamini_hochberg, holm
 from qwen_eval.results import Run, SampleRecord
-from qwen_eval.rules import Budget, Floor, MustPass, NonInferiority, Ratio, Rules
+from qwen_eval.rules import Budget, Ceiling, Floor, MustPass, NonInferiority, Ratio, Rules
+from qwen_eval.stats import weighted_mean
 
 SCHEMA = 1
 PASS, FAIL, INCONCLUSIVE, ERROR = "PASS", "FAIL", "INCONCLUSIVE", "ERROR"
@@ -135,7 +137,8 @@ class _Gate:
         """In the order of the rules."""
         ways: dict[type, Callable[[Any], RuleVerdict]] = {
             NonInferiority: self._non_inferiority,
-            Floor: self._floor,
+            Floor: self._bound,
+            Ceiling: self._bound,
             MustPass: self._must_pass,
             Budget: self._budget,
             Ratio: self._ratio,
@@ -156,13 +159,15 @@ class _Gate:
 
     def _non_inferiority(self, rule: NonInferiority) -> RuleVerdict:
         one = self.compared[rule.recipe]
+        measure = measure_of(one.metric)
         paired, p_drop = one.paired, self.p_drop[rule.blocking][rule.recipe]
         figures = {key: value for key, value in one.to_json().items() if key != "flips"}
-        lost = [flip.id for flip in one.flips if flip.candidate < flip.baseline]
+        lost = [flip.id for flip in one.flips if flip.lost]
         figures |= {"p_drop_adjusted": p_drop, "lost_items": lost}
+        low, high = measure.bounds(paired.low, paired.high)
         said = (
-            f"{100 * one.baseline:.1f} → {100 * one.candidate:.1f}, {_points(paired.delta)} points "
-            f"({_points(paired.low)} to {_points(paired.high)}"
+            f"{measure.shown(one.baseline)} → {measure.shown(one.candidate)}, "
+            f"{measure.step(paired.delta)} {measure.unit} ({low} to {high}"
         )
         if self.noise:
             known = self.noise.tasks[rule.recipe]
@@ -178,29 +183,41 @@ class _Gate:
         if missing > self.rules.errors * (paired.n + missing):
             return self._error(f"{missing} of {paired.n + missing} items have no pair of scores",
                                figures, blocking=rule.blocking)  # fmt: skip
+        margin, drop = f"{measure.scale * rule.margin:g}", "drop" if measure.sign > 0 else "rise"
         if paired.lower > -rule.margin:
-            verdict, message = PASS, f"not worse by {100 * rule.margin:g}: {said}"
+            verdict, message = PASS, f"not worse by {margin}: {said}"
         elif p_drop <= self.rules.alpha and -paired.delta >= rule.least_drop:
             verdict, message = FAIL, f"worse: {said}, p {p_drop:.2g}"
         else:
             verdict = INCONCLUSIVE
-            message = f"{said}: {paired.n} items cannot rule out a drop of {100 * rule.margin:g}"
+            message = f"{said}: {paired.n} items cannot rule out a {drop} of {margin}"
             if one.detectable > rule.margin:
-                message += f"; they show drops from {100 * one.detectable:.1f} on"
+                message += f"; they show {drop}s from {measure.shown(one.detectable)} on"
         return RuleVerdict({}, verdict, message, rule.blocking, figures)
 
-    def _floor(self, rule: Floor) -> RuleVerdict:
+    def _bound(self, rule: Floor | Ceiling) -> RuleVerdict:
+        metric = self.candidate.info.tasks[rule.recipe].metric
+        measure = measure_of(metric)
+        if (measure.sign > 0) is not isinstance(rule, Floor):
+            better, other = ("more", "floor") if measure.sign > 0 else ("less", "ceiling")
+            raise UserError(f"{rule.type} {rule.task}: {better} {metric} is better; use a {other}")
         records, failed = self._scored(rule.recipe)
         if not records or failed > self.rules.errors * (failed + len(records)):
             return self._error(f"{failed} of {failed + len(records)} samples failed", {})
-        metric = self.candidate.info.tasks[rule.recipe].metric
-        score = math.fsum(r.values.get(metric, 0.0) for r in records) / len(records)
-        verdict, sign = (PASS, "≥") if score >= rule.minimum else (FAIL, "<")
-        message = f"{100 * score:.1f} {sign} {100 * rule.minimum:g}"
+        values = [value_of(metric, record) for record in records]
+        score = weighted_mean(values, weights_of(metric, records))
+        bound = rule.minimum if isinstance(rule, Floor) else rule.maximum
+        kept = measure.sign * score >= measure.sign * bound
+        sign = ("≥" if kept else "<") if measure.sign > 0 else ("≤" if kept else ">")
+        message = f"{measure.shown(score)} {sign} {measure.scale * bound:g}"
+        verdict = PASS if kept else FAIL
         return RuleVerdict({}, verdict, message, figures={"score": score, "n": len(records)})
 
     def _must_pass(self, rule: MustPass) -> RuleVerdict:
         metric = self.candidate.info.tasks[rule.recipe].metric
+        if measure_of(metric) is not SHARE:
+            raise UserError(f"must_pass {rule.task}: {metric} makes no item right or wrong; use a "
+                            "ceiling")  # fmt: skip
         records = self.candidate.of(rule.recipe)
         items = [item for item in rule.items if (rule.recipe, item) not in self.held]
         unknown = [item for item in items if item not in records]
@@ -258,10 +275,6 @@ class _Gate:
         self, message: str, figures: dict[str, Any], *, blocking: bool = True
     ) -> RuleVerdict:
         return RuleVerdict({}, ERROR, message, blocking, figures)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
 
 
 def _figure(name: Figure, value: float) -> str:

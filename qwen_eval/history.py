@@ -22,10 +22,11 @@ from typing import Any
 from qwen_eval.compare import FIELDS
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash, text_hash
+from qwen_eval.measures import value_of, weights_of
 from qwen_eval.results import Run, SampleRecord, read_metrics, read_run
 
 INDEX = ".history.sqlite"
-SCHEMA = 1
+SCHEMA = 2
 BUSY_SECONDS = 2.0
 Track = Callable[[list[Path]], Iterable[Path]]
 # In the header of the file, so that no other database is ever taken for an index and replaced.
@@ -45,8 +46,9 @@ COMMIT;
 
 @dataclass(frozen=True)
 class Point:
-    """A run's score of one task. `started`: ISO 8601, UTC. `score`, `low` and `high` are fractions,
-    over n items; None where nothing was scored. `invalid`: the limits passed, as in metrics.json.
+    """A run's score of one task. `started`: ISO 8601, UTC. `score`, `low` and `high` are in the
+    metric's own unit (a share is a fraction), over n items; None where nothing was scored.
+    `invalid`: the limits passed, as in metrics.json.
     """
 
     run: str
@@ -64,15 +66,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """A point with its items. Results of a task are comparable where their `key` is equal; `scores`
-    and `groups` are then of the same items in the same order. A score is None where the item failed
-    for reasons outside the model."""
+    """A point with its items. Results of a task are comparable where their `key` is equal;
+    `scores`, `groups` and `weights` (None where all weigh alike) are then of the same items in the
+    same order. A score is None where the item failed for reasons outside the model."""
 
     task: str
     key: dict[str, str]
     point: Point
     groups: tuple[str, ...]
     scores: tuple[float | None, ...]
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -250,8 +253,13 @@ def _results_of(run: Run) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
                 "invalid": [str(limit) for limit in metrics[task]["invalid"]],
             }
             scores = [_score(record, info.metric) for record in records]
+            scored = [record for record in records if record.status != "error"]
+            known = weights_of(info.metric, scored)
+            # One that failed has no score to be weighed.
+            of = known and {r.id: w for r, w in zip(scored, known, strict=True)}
+            weights = of and [of.get(record.id, 0.0) for record in records]
             result = {"task": task, "key": key | {"items": digest}, "point": point}
-            results.append(result | {"scores": scores})
+            results.append(result | {"scores": scores, "weights": weights})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run.folder}: its files do not fit together ({error!r}); restore it or run anew"
@@ -267,7 +275,7 @@ def _moment(text: str) -> datetime:
 def _score(record: SampleRecord, metric: str) -> float | None:
     if record.status == "error":
         return None
-    value = float(record.values.get(metric, 0.0))
+    value = float(value_of(metric, record))
     if not math.isfinite(value):
         raise ValueError(f"{record.id} scores {value}")
     return value
@@ -294,5 +302,7 @@ def _stored(database: sqlite3.Connection, root: bytes, folder: Path) -> list[Res
         for one in _unpacked(packed):
             point = Point(run=run, **one["point"] | {"invalid": tuple(one["point"]["invalid"])})
             own = groups[one["key"]["items"]]
-            found.append(Result(one["task"], one["key"], point, own, tuple(one["scores"])))
+            weights = one["weights"] and tuple(one["weights"])
+            result = Result(one["task"], one["key"], point, own, tuple(one["scores"]), weights)
+            found.append(result)
     return found

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from qwen_eval.errors import UserError
+from qwen_eval.measures import Scored, value_of, weights_of
 from qwen_eval.results import CLOSED, Run, SampleRecord, as_written, read_metrics
-from qwen_eval.stats import mean_interval, wilson_interval
+from qwen_eval.stats import mean_interval, weighted_mean, wilson_interval
 
 LIMITS = {
     "errors": 0.02,
@@ -29,7 +30,8 @@ Figure = Literal["samples_per_second", "tokens_per_second", "output_tokens", "pe
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n samples with its 95% interval and how that was made."""
+    """A mean over n samples with its 95% interval and how that was made: `wilson`, `student-t`, or
+    `ratio, student-t` for a mean of weighted samples."""
 
     __pydantic_config__: ClassVar = CLOSED
 
@@ -60,15 +62,23 @@ class TaskMetrics:
         return asdict(self)
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Wilson's interval for zeros and ones, Student's for anything else; None for no values."""
+def estimate(values: Sequence[float], weights: Sequence[float] | None = None) -> Estimate | None:
+    """Wilson's interval for zeros and ones, Student's for anything else, the ratio estimator's
+    where samples have weights; None for no values."""
     if not values:
         return None
-    n, mean = len(values), math.fsum(values) / len(values)
-    if all(value in (0.0, 1.0) for value in values):
+    n, mean = len(values), weighted_mean(values, weights)
+    if weights is None and all(value in (0.0, 1.0) for value in values):
         return Estimate(n, mean, *wilson_interval(math.fsum(values), n), "wilson")
-    low, high = mean_interval(values)
-    return Estimate(n, mean, max(low, -1e308), min(high, 1e308), "student-t")
+    low, high = mean_interval(values, weights=weights)
+    method = "student-t" if weights is None else "ratio, student-t"
+    return Estimate(n, mean, max(low, -1e308), min(high, 1e308), method)
+
+
+def estimate_of(metric: str, records: Sequence[Scored]) -> Estimate | None:
+    """A metric over samples, weighted as it says; None for no samples."""
+    values = [value_of(metric, record) for record in records]
+    return estimate(values, weights_of(metric, records))
 
 
 def counts_of(records: Sequence[SampleRecord]) -> dict[str, int]:
@@ -93,10 +103,9 @@ def summarise(
     """The row of one task. own_cut: the recipe itself cuts long prompts, so that is counted but
     does not make the score invalid."""
     scored = [record for record in records if record.status != "error"]
-    values = [(record.group, record.values.get(metric, 0.0)) for record in scored]
-    by_group: dict[str, list[float]] = {}
-    for group, value in values:
-        by_group.setdefault(group, []).append(value)
+    by_group: dict[str, list[SampleRecord]] = {}
+    for record in scored:
+        by_group.setdefault(record.group, []).append(record)
     counts = counts_of(records)
     invalid = [
         f"{name} {counts[name] / len(records):.0%} > {limit:.0%}"
@@ -104,16 +113,16 @@ def summarise(
         if records and counts[name] > limit * len(records)
         if not (own_cut and name == "prompts_truncated")
     ]
-    grouped = {name: estimate(group_values) for name, group_values in by_group.items() if name}
+    grouped = {name: estimate_of(metric, members) for name, members in by_group.items() if name}
     gathered = {
-        name: estimate([v for group in members for v in by_group.get(group, [])])
+        name: estimate_of(metric, [r for group in members for r in by_group.get(group, [])])
         for name, members in (categories or {}).items()
     }
     responses = [response for record in records for response in record.responses]
     return TaskMetrics(
         recipe=recipe,
         metric=metric,
-        overall=estimate([value for _, value in values]),
+        overall=estimate_of(metric, scored),
         counts=counts,
         invalid=invalid,
         groups={name: e for name, e in sorted(grouped.items()) if e},

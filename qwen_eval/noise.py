@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from qwen_eval.compare import TaskComparison
 from qwen_eval.errors import RefusedError, UserError
+from qwen_eval.measures import value_of, weights_of
 from qwen_eval.metrics import Figure, figure_of
 from qwen_eval.paired import Paired, holm
 from qwen_eval.results import Run
+from qwen_eval.stats import weighted_mean
 
 SCHEMA = 1
 LEAST_RUNS = 3
@@ -34,7 +36,7 @@ LEAST_RUNS = 3
 
 @dataclass(frozen=True)
 class TaskNoise:
-    """One task over the runs, in the score's unit (0.01 is a point).
+    """One task over the runs, in the score's unit (0.01 is a point of a share).
 
     `n`: items scored in every run. `scores`: of each run over them. `between_sd`: their standard
     deviation. `flips_sd`: what independent flips of items make of it. `extra_variance`: what the
@@ -190,19 +192,21 @@ def _wider(paired: Paired, shift: _Shift, alpha: float) -> Paired:
 def _task_noise(task: str, runs: Sequence[Run]) -> TaskNoise:
     metric = runs[0].info.tasks[task].metric
     tables = [
-        {key: r.values.get(metric, 0.0) for key, r in run.of(task).items() if r.status != "error"}
+        {key: value_of(metric, r) for key, r in run.of(task).items() if r.status != "error"}
         for run in runs
     ]
     items = [item for item in tables[0] if all(item in table for table in tables)]
     if not items:
         raise RefusedError(f"{task}: no item has a score in all {len(runs)} runs")
     scores_KN = np.array([[table[item] for item in items] for table in tables], dtype=np.float64)
-    between, flips, extra = variances(scores_KN)
+    weights = weights_of(metric, [runs[0].of(task)[item] for item in items])
+    weight_N = np.array(weights or [1.0] * len(items))
+    between, flips, extra = variances(scores_KN * (weight_N / weight_N.mean()))
     most_K = (Counter(column.tolist()).most_common(1)[0][1] for column in scores_KN.T)
     unsteady = {
         item: len(runs) - most for item, most in zip(items, most_K, strict=True) if most < len(runs)
     }
-    means = tuple(math.fsum(row) / len(items) for row in scores_KN.tolist())
+    means = tuple(weighted_mean(row, weights) for row in scores_KN.tolist())
     return TaskNoise(len(items), means, math.sqrt(between), math.sqrt(flips), extra, unsteady)
 
 

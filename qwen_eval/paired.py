@@ -2,11 +2,12 @@
 
 Zeros and ones: McNemar's exact test, and an interval for the difference of two dependent
 proportions. Other scores: a bootstrap of the mean difference, and a test by flipping signs. Items
-that come in clusters (subject, passage): the cluster is the unit of both. Randomness is seeded.
+that come in clusters (subject, passage): the cluster is the unit of both. Items of different weight
+(a text's bytes): the mean is a ratio of sums. Randomness is seeded.
 
 Sources: McNemar (1947); Agresti and Min (2005), Stat. Med. 24(5), the adjusted Wald interval;
-Efron (1987), J. Am. Stat. Assoc. 82, BCa; Miller (2024), arXiv 2411.00640, clusters; Holm (1979);
-Benjamini and Hochberg (1995).
+Efron (1987), J. Am. Stat. Assoc. 82, BCa; Cochran (1977), Sampling Techniques, ch. 6, ratios;
+Miller (2024), arXiv 2411.00640, clusters; Holm (1979); Benjamini and Hochberg (1995).
 """
 
 from __future__ import annotations
@@ -58,26 +59,31 @@ def difference(
     candidate: Sequence[float],
     clusters: Sequence[str] | None = None,
     *,
+    weights: Sequence[float] | None = None,
     alpha: float = 0.05,
     seed: int = 0,
     flips: int = RESAMPLES,
 ) -> Paired:
     """Compare two scores of each item. `clusters` names the group of each; groups count where
-    there are at least two and one holds several items. `flips`: how many ways of flipping signs
-    are drawn; 2 / flips is the smallest two-sided p. Raises ValueError for no items."""
+    there are at least two and one holds several items. `weights`: what each item weighs in the
+    means, such as its bytes; the difference is then one of two ratios with the same denominator.
+    `flips`: how many ways of flipping signs are drawn; 2 / flips is the smallest two-sided p.
+    Raises ValueError for no items."""
     if not baseline:
         raise ValueError("a comparison needs at least one item")
     a, b = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
     assert a.shape == b.shape
     d = b - a
+    w = np.ones(len(d)) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = w / w.mean()  # so that they sum to the number of items
     binary = bool(np.isin(a, (0.0, 1.0)).all() and np.isin(b, (0.0, 1.0)).all())
     groups = set(clusters or ())
     if 1 < len(groups) < len(d) and d.any():
         assert clusters is not None
-        return _clustered(d, clusters, alpha, seed, flips)
-    if binary:
+        return _clustered(d, w, clusters, alpha, seed, flips)
+    if binary and weights is None:
         return _proportions(int((d < 0).sum()), int((d > 0).sum()), len(d), alpha)
-    return _bootstrapped(d, alpha, seed, flips)
+    return _bootstrapped(d, w, alpha, seed, flips)
 
 
 def mcnemar(lost: int, gained: int) -> tuple[float, float]:
@@ -145,13 +151,15 @@ def _proportions(lost: int, gained: int, n: int, alpha: float) -> Paired:
     return Paired(n, delta, error, low, high, lower, upper, drop, gain, "exact McNemar")
 
 
-def _clustered(d: Array, clusters: Sequence[str], alpha: float, seed: int, flips: int) -> Paired:
+def _clustered(
+    d: Array, w: Array, clusters: Sequence[str], alpha: float, seed: int, flips: int
+) -> Paired:
     from scipy.special import stdtr, stdtrit
 
     names, at = np.unique(np.asarray(clusters), return_inverse=True)
-    groups, n, mean = len(names), len(d), float(d.mean())
-    sums = np.bincount(at, weights=d).astype(np.float64)
-    residuals = np.bincount(at, weights=d - mean)
+    groups, n, mean = len(names), len(d), float((w * d).mean())
+    sums = np.bincount(at, weights=w * d).astype(np.float64)
+    residuals = np.bincount(at, weights=w * (d - mean))
     error = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / n
     freedom = groups - 1
     bounds = _around(mean, error, lambda p: float(stdtrit(freedom, p)), alpha)
@@ -163,15 +171,16 @@ def _clustered(d: Array, clusters: Sequence[str], alpha: float, seed: int, flips
     return Paired(n, mean, error, *bounds, drop, gain, "clustered", groups)
 
 
-def _bootstrapped(d: Array, alpha: float, seed: int, flips: int) -> Paired:
-    """BCa over the mean; its acceleration has a closed form there."""
-    n, mean = len(d), float(d.mean())
-    centred = d - mean
+def _bootstrapped(d: Array, w: Array, alpha: float, seed: int, flips: int) -> Paired:
+    """BCa over the mean; its acceleration has a closed form there. With weights the mean is a ratio
+    of sums: items are drawn with their weights, and `centred` is its influence function."""
+    n, mean = len(d), float((w * d).mean())
+    centred = w * (d - mean)
     spread = float(centred @ centred)
-    drop, gain = sign_flips(d, seed, flips)
+    drop, gain = sign_flips(w * d, seed, flips)
     if not spread:
         return Paired(n, mean, 0.0, mean, mean, mean, mean, drop, gain, "bootstrap")
-    means = _resampled_means(d, seed)
+    means = _resampled_means(d, w, seed)
     below = ((means < mean).sum() + (means == mean).sum() / 2) / RESAMPLES
     normal = NormalDist()
     bias = normal.inv_cdf(min(max(float(below), 0.5 / RESAMPLES), 1 - 0.5 / RESAMPLES))
@@ -186,13 +195,14 @@ def _bootstrapped(d: Array, alpha: float, seed: int, flips: int) -> Paired:
     return Paired(n, mean, error, low, high, lower, upper, drop, gain, "bootstrap")
 
 
-def _resampled_means(d: Array, seed: int) -> Array:
+def _resampled_means(d: Array, w: Array, seed: int) -> Array:
     random = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     rows = max(_CHUNK // len(d), 1)
     for start in range(0, RESAMPLES, rows):
         some = means[start : start + rows]
-        some[:] = d[random.integers(0, len(d), (len(some), len(d)))].mean(axis=1)
+        drawn = random.integers(0, len(d), (len(some), len(d)))
+        some[:] = (w * d)[drawn].sum(axis=1) / w[drawn].sum(axis=1)
     return means
 
 

@@ -48,7 +48,7 @@ class Renderer:
         """The item of a sample."""
         recipe, row = self.recipe, sample.row
         try:
-            options = tuple(recipe.gap + _fill(option, row) for option in recipe.options)
+            options = tuple(recipe.gap + option for option in self._options(row))
             gold = int(_fill(self.spec.gold, row)) if self.spec.gold is not None else None
             if gold is not None and not 0 <= gold < len(options):
                 raise ValueError(f"gold {gold} is no option")
@@ -71,6 +71,17 @@ class Renderer:
             Decoding(max_tokens=recipe.max_tokens, stop=recipe.stop),
             reference,
         )
+
+    def _options(self, row: Row) -> list[str]:
+        column = self.recipe.options_from
+        if column is None:
+            return [_fill(option, row) for option in self.recipe.options]
+        own = row.get(column)
+        if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
+            raise ValueError(f"{column} is no list of texts")
+        if len(set(own)) < max(len(own), 2):
+            raise ValueError(f"{column} holds fewer than two options, or one twice")
+        return own
 
     def _prefix(self, row: Row) -> str:
         shots = self.recipe.shots

@@ -5,6 +5,7 @@
     rules:
       - {task: mmlu, type: non_inferiority, margin: 0.02}
       - {task: gsm8k, type: floor, minimum: 0.30}
+      - {task: tiny_bits_en, type: ceiling, maximum: 2.0}
       - {task: humaneval, type: must_pass, items: [5f1c, 90ab]}
       - {task: gsm8k, type: budget, no_answer: 0.05, errors: 0.01}
       - {type: ratio, figure: samples_per_second, least: 0.8}
@@ -40,7 +41,8 @@ class _OfTask(Closed):
 
 
 class NonInferiority(_OfTask):
-    """The candidate may not be worse by `margin` or more (a fraction of the score's unit).
+    """The candidate may not be worse by `margin` or more: 0.02 is two points of a share, or 0.02
+    bits per byte.
 
     `min_effect`: a proven drop below it does not fail; the margin, where nothing else is said.
     `blocking`: whether a failure fails the gate, and counts among Holm's tests.
@@ -62,6 +64,13 @@ class Floor(_OfTask):
 
     type: Literal["floor"]
     minimum: float
+
+
+class Ceiling(_OfTask):
+    """Where less is better: the candidate's score may not be above `maximum`."""
+
+    type: Literal["ceiling"]
+    maximum: float
 
 
 class MustPass(_OfTask):
@@ -108,7 +117,9 @@ class Ratio(Closed):
         return self
 
 
-Rule = Annotated[NonInferiority | Floor | MustPass | Budget | Ratio, Field(discriminator="type")]
+Rule = Annotated[
+    NonInferiority | Floor | Ceiling | MustPass | Budget | Ratio, Field(discriminator="type")
+]
 
 
 class Quarantined(_OfTask):

@@ -1,6 +1,7 @@
 """Intervals and estimators behind every score. Pure functions of numbers; randomness is explicit.
 
-Sources: Wilson (1927) for proportions; Student's t for means of unbounded values;
+Sources: Wilson (1927) for proportions; Student's t for means of unbounded values, and Cochran
+(1977) for weighted ones;
 Chen et al. 2021 (arXiv 2107.03374), eq. 1, for pass@k.
 """
 
@@ -23,8 +24,23 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of a mean; (-inf, inf) for a single value. ValueError for none."""
+def weighted_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Sum of weight times value over the sum of weights; without weights the plain mean."""
+    if weights is None:
+        return math.fsum(values) / len(values)
+    total = math.fsum(weights)
+    return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / total
+
+
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95, weights: Sequence[float] | None = None
+) -> tuple[float, float]:
+    """Student's t interval of a mean; (-inf, inf) for a single value. ValueError for none.
+
+    With weights, which differ from draw to draw like the values do (bytes of a text), the mean is
+    a ratio of two sums, and its variance that of the ratio estimator (Cochran 1977, Sampling
+    Techniques, ch. 6): n / (n - 1) times the sum of (w (v - mean))^2, over (sum of w)^2.
+    """
     n = len(values)
     if n < 1:
         raise ValueError("an interval needs at least one observation")
@@ -32,8 +48,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
         return -math.inf, math.inf
     from scipy.special import stdtrit
 
-    mean = math.fsum(values) / n
-    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    mean, each = weighted_mean(values, weights), weights or [1.0] * n
+    squares = math.fsum((w * (v - mean)) ** 2 for w, v in zip(each, values, strict=True))
+    error = math.sqrt(n / (n - 1) * squares) / math.fsum(each)
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
     return mean - half, mean + half
 

@@ -21,11 +21,21 @@ DEFAULT_RECIPE = "strict"
 
 
 class Split(Closed):
-    """One split: its file in a mirror, its name on the hub, and its shipped sample, if any."""
+    """One split: its file in a mirror, its name on the hub, and its shipped sample, if any. Or
+    `own`, a file beside the task.yaml: the set is the project's, and that file is all of it."""
 
-    mirror: str
+    mirror: str | None = None
     hub: str | None = None
     sample: str | None = None
+    own: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Split:
+        if (self.own is None) is (self.mirror is None):
+            raise ValueError("exactly one of mirror and own must be given")
+        if self.own is not None and (self.hub, self.sample) != (None, None):
+            raise ValueError("own: a set of the project has no hub and no sample")
+        return self
 
 
 class Hub(Closed):
@@ -60,7 +70,8 @@ class Recipe(Closed):
     """One frozen way to ask and to read. Texts are Jinja templates over a row's columns.
 
     The prompt is header, then `item + gap + answer + between` for each exemplar, then item. Options
-    are scored as `gap + option`. `scorer` names a scorer (generate) or a cut (code) of
+    are scored as `gap + option`; `options_from` names a column that holds each row's own, which are
+    no templates. `scorer` names a scorer (generate) or a cut (code) of
     tasks/scorers. `max_prompt_tokens`: types.Prompt.max_tokens.
     """
 
@@ -73,6 +84,7 @@ class Recipe(Closed):
     between: str = "\n\n"
     shots: Shots | None = None
     options: tuple[str, ...] = ()
+    options_from: str | None = None
     scorer: str
     max_tokens: int = Field(default=256, ge=1)
     stop: tuple[str, ...] = ()
@@ -92,7 +104,7 @@ class TaskSpec(Closed):
     version: int = Field(ge=1)
     title: str
     licence: str
-    solver: Literal["choice", "generate", "code"]
+    solver: Literal["choice", "generate", "code", "perplexity"]
     metric: str
     splits: dict[str, Split]
     eval_split: str = "test"
@@ -116,9 +128,16 @@ class TaskSpec(Closed):
             raise ValueError(f"eval_split: {self.eval_split} is not among splits")
         if self.solver == "choice" and self.gold is None:
             raise ValueError("gold: a choice task needs the template of the right index")
+        if (self.solver == "perplexity") is not (self.metric == "bits_per_byte"):
+            raise ValueError("metric: perplexity is measured in bits_per_byte, and nothing else is")
         for name, recipe in self.recipes.items():
-            if self.solver == "choice" and len(recipe.options) < 2:
+            if recipe.options and recipe.options_from:
+                raise ValueError(f"recipes.{name}.options_from: options are given already")
+            own = recipe.options_from is not None
+            if self.solver == "choice" and not own and len(recipe.options) < 2:
                 raise ValueError(f"recipes.{name}.options: a choice needs at least two")
+            if self.solver == "perplexity" and (recipe.header or recipe.shots):
+                raise ValueError(f"recipes.{name}: a text is read without a header or shots")
             split = recipe.shots.split if recipe.shots else None
             if split is not None and split not in self.splits:
                 raise ValueError(f"recipes.{name}.shots.split: {split} is not among splits")

@@ -13,6 +13,8 @@ import numpy as np
 
 from qwen_eval.changepoints import Change, change_points
 from qwen_eval.history import Point, Result
+from qwen_eval.measures import measure_of
+from qwen_eval.paired import Array
 from qwen_eval.results import is_named
 
 # How a reader is told what differs: by what can be read, or else by the beginning of a digest.
@@ -37,7 +39,8 @@ _DIGESTS = {
 class Series:
     """Points that can be compared, by time; `dataclasses.asdict` makes plain data of it. `key`:
     what is equal in all of them. `differs`: what sets the series apart from others of its task, in
-    a word or two. `changes`: each `at` is an index of `points`."""
+    a word or two. `changes`: each `at` is an index of `points`, and each `delta` above zero where
+    scores got better."""
 
     task: str
     key: dict[str, str]
@@ -80,9 +83,20 @@ def _changes(results: Sequence[Result], alpha: float) -> tuple[Change, ...]:
     valid = [i for i, one in enumerate(results) if not one.point.invalid]
     if len(valid) < 2:
         return ()
-    values = np.array([results[i].scores for i in valid], dtype=np.float64)
-    found = change_points(values, results[0].groups, alpha=alpha)
+    found = change_points(_gains([results[i] for i in valid]), results[0].groups, alpha=alpha)
     return tuple(replace(change, at=valid[change.at]) for change in found)
+
+
+def _gains(results: Sequence[Result]) -> Array:
+    """Runs x items, more being better whatever the metric. An item's weight is in its values, such
+    that their plain mean over the items that all runs have is the weighted one."""
+    values = np.array([one.scores for one in results], dtype=np.float64)
+    weights = results[0].weights
+    if weights is not None:
+        shared = ~np.isnan(values).any(axis=0)
+        weight_I = np.array(weights, dtype=np.float64)
+        values = values * (weight_I / weight_I[shared].mean() if shared.any() else 1.0)
+    return measure_of(results[0].key["metric"]).sign * values
 
 
 def _difference(key: Mapping[str, str], keys: Sequence[Mapping[str, str]]) -> str:

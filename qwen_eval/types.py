@@ -134,6 +134,8 @@ Status = Literal["scored", "no_answer", "error"]
 class Score:
     """The outcome of one sample. `values` maps a metric's name to this sample's contribution.
 
+    A metric that weighs its samples (measures.py) has the weight beside it: bits_per_byte the
+    `bytes` of the text.
     no_answer: the reply held nothing the extractor could read; it counts as wrong, and is counted.
     error: nothing can be said of the model (a failed request); left out of the estimate.
     """

@@ -1,5 +1,5 @@
-"""Numbers as a reader sees them. A score's unit is percent, or perplexity for a mean log-likelihood
-per token (natural log): exp(-x), where less is better.
+"""Numbers as a reader sees them. A score's unit is percent; or bits per byte; or perplexity for a
+mean log-likelihood per token (natural log), exp(-x). Of the last two less is better.
 """
 
 from __future__ import annotations
@@ -7,14 +7,17 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from qwen_eval.measures import BITS_PER_BYTE, measure_of
 from qwen_eval.metrics import Estimate
 from qwen_eval.paired import Paired
 
-Unit = Literal["percent", "perplexity"]
+Unit = Literal["percent", "perplexity", "bits per byte"]
 
 
 def unit_of(metric: str) -> Unit:
     """How a metric is shown."""
+    if measure_of(metric) is BITS_PER_BYTE:
+        return "bits per byte"
     return "perplexity" if metric == "log_likelihood" else "percent"
 
 
@@ -22,6 +25,8 @@ def scaled(value: float, unit: Unit) -> float:
     """A score in its unit."""
     if unit == "percent":
         return 100 * value
+    if unit == "bits per byte":
+        return value
     return math.exp(min(-value, 700.0))
 
 
@@ -36,7 +41,8 @@ def shown(value: float, unit: Unit = "percent") -> str:
     """A figure that is in its unit already."""
     if abs(value) >= 1e6:
         return f"{value:.3g}"
-    return f"{value:.1f}" if unit == "percent" else f"{value:.2f}"
+    digits = {"percent": 1, "perplexity": 2, "bits per byte": BITS_PER_BYTE.digits}[unit]
+    return f"{value:.{digits}f}"
 
 
 def points(share: float) -> str:
@@ -50,11 +56,19 @@ def ratio(difference: float) -> str:
     return f"×{shown(scaled(difference, 'perplexity'), 'perplexity')}"
 
 
+def gained(gain: float, unit: Unit) -> str:
+    """A gain as what it makes of a score: points, a ratio of perplexities (below 1 is better), or
+    bits per byte (below 0 is better)."""
+    if unit == "bits per byte":
+        return BITS_PER_BYTE.step(gain).replace("-", "−")
+    return points(gain) if unit == "percent" else ratio(gain)
+
+
 def change(paired: Paired, unit: Unit) -> tuple[str, str, str]:
-    """A difference and its interval: points, or ratios of perplexity (below 1 is better)."""
-    if unit == "percent":
-        return points(paired.delta), points(paired.low), points(paired.high)
-    return ratio(paired.delta), ratio(paired.high), ratio(paired.low)
+    """A difference and its interval, the lower end first."""
+    ends = (paired.low, paired.high) if unit == "percent" else (paired.high, paired.low)
+    low, high = (gained(end, unit) for end in ends)
+    return gained(paired.delta, unit), low, high
 
 
 def p_value(p: float) -> str:

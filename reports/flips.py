@@ -37,7 +37,7 @@ def changed_answers(
     candidate: Mapping[str, SampleRecord],
 ) -> tuple[ChangedAnswer, ...]:
     """What was lost before what was gained, what numeric noise explains last."""
-    order = sorted(flips, key=lambda flip: (flip.in_noise, flip.candidate > flip.baseline))
+    order = sorted(flips, key=lambda flip: (flip.in_noise, not flip.lost))
     return tuple(_changed(flip, baseline[flip.id], candidate[flip.id]) for flip in order[:MOST])
 
 
@@ -74,4 +74,6 @@ def _reply(record: SampleRecord) -> str:
 
 
 def _options(record: SampleRecord) -> tuple[float, ...]:
-    return tuple(record.responses[0].get("logprobs", ())) if record.responses else ()
+    # Of a text that was only read, the tokens have log-probabilities, and there are no options.
+    chosen = record.responses and record.answer is not None
+    return tuple(record.responses[0].get("logprobs", ())) if chosen else ()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from qwen_eval.measures import measure_of
 
 from .plain import one_line, visible
 
@@ -39,7 +42,7 @@ def _judged(task: Facts) -> Iterator[str]:
     else:
         yield "its score is the same in both"
     if task["weight"]:
-        yield f"weighs {100 * task['weight']:.3g} points, one of {round(1 / task['weight'])} items"
+        yield f"weighs {_share(task['weight'], task['metric'])}"
     else:
         yield "weighs nothing"
     if (unsteady := task["unsteady"]) is not None:
@@ -47,6 +50,12 @@ def _judged(task: Facts) -> Iterator[str]:
     for held in task["quarantine"]:
         ended = "was" if held["over"] else "is"
         yield one_line(f"{ended} in quarantine until {held['until']}: {held['reason']}")
+
+
+def _share(weight: float, metric: str) -> str:
+    if (kind := measure_of(metric).weight) is not None:
+        return f"{100 * weight:.3g}% of all {kind}"
+    return f"{100 * weight:.3g} points, one of {round(1 / weight)} items"
 
 
 def _answer(answer: Facts | None, metric: str) -> Iterator[str]:
@@ -65,7 +74,11 @@ def _answer(answer: Facts | None, metric: str) -> Iterator[str]:
         if response.get("text"):
             yield from _quoted(f"reply, ended by {response['finish_reason']}", response["text"])
         else:
-            shown = "".join(f" {p:.4g}" for p in response.get("logprobs", ()))
+            known = response.get("logprobs", ())
+            if answer["margin"] is None and known:  # a text that was read, token by token
+                yield f"  {len(known)} tokens, log-probability {math.fsum(known):.6g}"
+                continue
+            shown = "".join(f" {p:.4g}" for p in known)
             yield f"  {one_line(response['finish_reason'])}{shown and ', log-probabilities'}{shown}"
 
 

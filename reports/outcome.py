@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from qwen_eval.measures import SHARE, measure_of
 from qwen_eval.results import SampleRecord
 
 # In the order of a bar, from good to nothing said.
@@ -54,7 +55,9 @@ def _program(verdict: str) -> str:
 
 def are_shares(records: Iterable[SampleRecord], metric: str) -> bool:
     """Whether a task's scores are shares of a right answer, and not, say, log-likelihoods."""
-    return all(0.0 <= record.values.get(metric, 0.0) <= 1.0 for record in records)
+    return measure_of(metric) is SHARE and all(
+        0.0 <= record.values.get(metric, 0.0) <= 1.0 for record in records
+    )
 
 
 def shares(records: Sequence[SampleRecord], metric: str) -> dict[str, int]:

@@ -87,6 +87,7 @@ def _environment(language: Language) -> Environment:
         "scaled": figures.scaled,
         "ends": figures.ends,
         "change": figures.change,
+        "gained": figures.gained,
         "unit_of": figures.unit_of,
         "stacked": charts.stacked,
         "rule_title": rule_title,

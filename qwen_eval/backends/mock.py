@@ -4,6 +4,8 @@
 for the same seed and prompt; `mock:FILE` follows rules, JSON lines such as
 {"contains": "2 + 2", "text": "4"} or {"contains": "capital", "choice": 1}. The first rule whose
 `contains` stands in the prompt answers; a list of texts is used up one by one, the last one stays.
+A text to be read costs the oracle no bits and the guesser 8 a byte, as 256 bytes are all
+as likely to it; a script says {"contains": "Once", "bits": 1.5}, of every byte.
 {"error": "timeout"} fails the request, and so does a rule that has no answer of the kind asked for.
 """
 
@@ -18,7 +20,15 @@ from typing import Any
 from qwen_eval.backends.base import BackendInfo, BackendOptions, refuse_flags
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash, read_jsonl
-from qwen_eval.types import GenerateRequest, LoglikelihoodRequest, ModelRequest, Response
+from qwen_eval.types import (
+    GenerateRequest,
+    LoglikelihoodRequest,
+    ModelRequest,
+    PerplexityRequest,
+    Response,
+)
+
+_ANSWERS = ("text", "choice", "bits", "error")
 
 
 class MockBackend:
@@ -70,15 +80,16 @@ class MockBackend:
             return self._choose(request)
         if isinstance(request, GenerateRequest):
             return self._write(request)
-        rng = self._rng(request.text)
-        return Response(logprobs=tuple(-rng.random() for _ in request.text.split()))
+        return self._read(request)
 
     def _choose(self, request: LoglikelihoodRequest) -> Response:
         options = len(request.continuations)
         if self._mode == "oracle":
             chosen = request.reference or 0
         elif self._mode == "random":
-            chosen = self._rng(request.prompt.full_text).randrange(options)
+            # Sentences that are scored whole have no prompt: they tell themselves apart.
+            asked = request.prompt.full_text or "\0".join(request.continuations)
+            chosen = self._rng(asked).randrange(options)
         else:
             rule = self._rule(request.prompt.full_text)
             if "choice" not in rule:
@@ -93,6 +104,16 @@ class MockBackend:
             token_counts=(1,) * options,
             greedy=tuple(i == chosen for i in range(options)),
         )
+
+    def _read(self, request: PerplexityRequest) -> Response:
+        bits = {"oracle": 0.0, "random": 8.0}.get(self._mode)
+        if bits is None:
+            rule = self._rule(request.text)
+            if "bits" not in rule:
+                return _unanswered(rule)
+            bits = float(rule["bits"])
+        size = len(request.text.encode("utf-8", "surrogatepass"))
+        return Response(logprobs=(-bits * math.log(2),) * size, prompt_tokens=size)
 
     def _write(self, request: GenerateRequest) -> Response:
         if self._mode == "oracle":
@@ -130,8 +151,8 @@ class MockBackend:
 def _fault(rule: dict[str, Any]) -> str | None:
     """What is wrong with a rule of a script."""
     texts = rule.get("text", "")
-    if not rule.keys() <= {"contains", "text", "choice", "error"} or not rule.keys() - {"contains"}:
-        return "a rule has contains and one of text, choice, error"
+    if not rule.keys() <= {"contains", *_ANSWERS} or not rule.keys() - {"contains"}:
+        return f"a rule has contains and one of {', '.join(_ANSWERS)}"
     if not all(isinstance(rule.get(key, ""), str) for key in ("contains", "error")):
         return "contains and error are texts"
     if not all(isinstance(text, str) for text in (texts if isinstance(texts, list) else [texts])):
@@ -140,6 +161,8 @@ def _fault(rule: dict[str, Any]) -> str | None:
         return "text is an empty list; give at least one text"
     if type(rule.get("choice", 0)) is not int:
         return "choice is the number of an option, from 0"
+    if type(rule.get("bits", 0)) not in (int, float) or not 0 <= rule.get("bits", 0) < math.inf:
+        return "bits is a number from 0 on"
     return None
 
 

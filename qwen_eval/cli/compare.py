@@ -68,24 +68,26 @@ def command(options: CompareOptions) -> None:
 
 
 def comparison_table(found: list[TaskComparison], alpha: float) -> ResultsTable:
-    """One row per task, in points."""
+    """One row per task, in points, or in bits per byte where a rise is a loss."""
     from qwen_eval.cli.table import ResultsTable, Row
+    from qwen_eval.measures import measure_of
 
     rows = []
     for one in found:
+        measure = measure_of(one.metric)
         colour = "default"
         if one.p_adjusted <= alpha:
             colour = "red" if one.paired.delta < 0 else "green"
         cells = (
             str(one.paired.n),
-            f"{100 * one.baseline:.1f}",
-            f"{100 * one.candidate:.1f}",
-            f"[{colour}]{100 * one.paired.delta:+.1f}[/]",
-            f"{100 * one.paired.low:+.1f} – {100 * one.paired.high:+.1f}",
+            measure.shown(one.baseline),
+            measure.shown(one.candidate),
+            f"[{colour}]{measure.step(one.paired.delta)}[/]",
+            " – ".join(measure.bounds(one.paired.low, one.paired.high)),
             f"{one.p_adjusted:.3f}" if one.p_adjusted >= 0.001 else "<0.001",
             str(one.lost),
             str(one.gained),
-            f"{100 * one.detectable:.1f}",
+            measure.shown(one.detectable),
         )
         rows.append(Row(one.task, cells))
     interval = f"{1 - alpha:.0%} interval"
@@ -95,7 +97,11 @@ def comparison_table(found: list[TaskComparison], alpha: float) -> ResultsTable:
 
 def notes(one: TaskComparison) -> list[str]:
     """What a reader must know beside the numbers, one line each."""
+    from qwen_eval.measures import measure_of
+
     lines = []
+    if measure_of(one.metric).sign < 0:
+        lines.append(f"{one.task}: {measure_of(one.metric).unit}, less is better")
     units = f", {one.paired.clusters} groups are the units" if one.paired.clusters else ""
     lines.append(f"{one.task}: {one.paired.method}{units}; p is two-sided, Holm's over all tasks")
     if one.differing:
@@ -121,14 +127,19 @@ def _title(run: Run) -> str:
 
 def _print_flips(console: Console, one: TaskComparison, most: int) -> None:
     for flip in one.flips[:most]:
-        console.print(_flip_line(flip), style="dim", markup=False)
+        console.print(_flip_line(flip, one.metric), style="dim", markup=False)
     if len(one.flips) > most > 0:
         console.print(f"  … {len(one.flips) - most} more (--flips)", style="dim")
 
 
-def _flip_line(flip: Flip) -> str:
+def _flip_line(flip: Flip, metric: str) -> str:
+    from qwen_eval.measures import SHARE, measure_of
+
     before, after = (repr(answer)[:40] for answer in flip.answers)
-    way = "lost  " if flip.candidate < flip.baseline else "gained"
+    way = "lost  " if flip.lost else "gained"
     where = f" {flip.group}" if flip.group else ""
+    if (measure := measure_of(metric)) is not SHARE:
+        change = f"{measure.shown(flip.baseline)} → {measure.shown(flip.candidate)}"
+        return f"  {way} {flip.id}{where}: {change} {measure.unit}"
     noise = "  (inside the noise)" if flip.in_noise else ""
     return f"  {way} {flip.id}{where}: {before} → {after}, right is {flip.target!r:.40}{noise}"

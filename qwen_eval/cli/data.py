@@ -56,6 +56,8 @@ def pull(
 
     for name in tasks.split(","):
         spec, _ = find_task(name.strip())
+        if spec.splits[spec.eval_split].own is not None:
+            raise UserError(f"data pull {name}: this set is the project's own and comes with it")
         if spec.package is not None:
             source = TaskData(spec, "package")
         elif spec.hub is None:

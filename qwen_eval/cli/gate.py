@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,6 +114,7 @@ def promote(
     """Make a run the baseline, with the run-to-run noise that its repetitions show."""
     import getpass
 
+    from qwen_eval.measures import measure_of
     from qwen_eval.promote import promote as promote_run
     from qwen_eval.reports.plain import one_line
     from qwen_eval.results import read_run
@@ -123,8 +125,9 @@ def promote(
         who = by or getpass.getuser()
     except (KeyError, OSError):
         raise UserError("--by: the system knows no login name, say who promotes") from None
+    promoted = read_run(run)
     noise = promote_run(
-        read_run(run),
+        promoted,
         [read_run(folder) for folder in aa or ()],
         to,
         reason=reason,
@@ -132,11 +135,14 @@ def promote(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     for name, task in noise.tasks.items():
+        measure = measure_of(promoted.info.tasks[name].metric)
+        spread = replace(measure, digits=measure.digits + 1).shown
         print(
             f"{one_line(name)}: {noise.runs} runs over {task.n} items, scores "
-            f"{100 * min(task.scores):.1f} to {100 * max(task.scores):.1f}; standard deviation "
-            f"{100 * task.between_sd:.2f} points, {100 * task.flips_sd:.2f} by single items and "
-            f"{100 * task.extra_variance**0.5:.2f} beyond; {len(task.unsteady)} items unsteady"
+            f"{measure.shown(min(task.scores))} to {measure.shown(max(task.scores))}; "
+            f"standard deviation {spread(task.between_sd)} {measure.unit}, "
+            f"{spread(task.flips_sd)} by single items and {spread(task.extra_variance**0.5)} "
+            f"beyond; {len(task.unsteady)} items unsteady"
         )
     print(f"baseline: {one_line(str(to))}")
 

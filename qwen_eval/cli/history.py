@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qwen_eval.changepoints import Change
     from qwen_eval.cli.table import ResultsTable
     from qwen_eval.history import History, Point
+    from qwen_eval.measures import Measure
     from qwen_eval.reports.render import Language
     from qwen_eval.trends import Series
 
@@ -72,7 +73,7 @@ def command(options: HistoryOptions) -> None:
     console = Console(stderr=options.as_json, emoji=False, highlight=False)
     for one in found:
         console.print(f"\n{_title(one)}", style="bold", markup=False, soft_wrap=True)
-        console.print(sparkline(one.points), markup=False, soft_wrap=True)
+        console.print(sparkline(one.points, one.key["metric"]), markup=False, soft_wrap=True)
         console.print(series_table(one))
         for line in notes(one):
             console.print(line, style="yellow", markup=False, soft_wrap=True)
@@ -114,8 +115,10 @@ def _why_nothing(folders: Sequence[Path], history: History) -> str:
     )
 
 
-def sparkline(points: Sequence[Point]) -> str:
+def sparkline(points: Sequence[Point], metric: str) -> str:
     """The last 60 scores, from the lowest to the highest; a dot where there is none to show."""
+    from qwen_eval.measures import measure_of
+
     scores = [None if point.invalid else point.score for point in points[-60:]]
     known = [score for score in scores if score is not None]
     low, high = min(known, default=0.0), max(known, default=0.0)
@@ -124,28 +127,33 @@ def sparkline(points: Sequence[Point]) -> str:
         "·" if score is None else BARS[round((score - low) / step) if step else 3]
         for score in scores
     )
-    return f"{line}  {100 * low:.1f} – {100 * high:.1f}"
+    shown = measure_of(metric).shown
+    return f"{line}  {shown(low)} – {shown(high)}"
 
 
 def series_table(one: Series) -> ResultsTable:
-    """A row per run, in percent and points; each difference is to the last valid score before."""
+    """A row per run, in percent and points or in the metric's own unit; each difference is to the
+    last valid score before."""
     from rich.markup import escape
 
     from qwen_eval.cli.table import ResultsTable, Row
+    from qwen_eval.measures import measure_of
     from qwen_eval.reports.plain import one_line
 
     changes = {change.at: change for change in one.changes}
+    measure = measure_of(one.key["metric"])
     rows, before = [], None
     for at, point in enumerate(one.points):
         score, interval, step = "–", "–", ""
         if point.invalid:
             score, interval = "", "[red]invalid[/]"
         elif point.score is not None and point.low is not None and point.high is not None:
-            score = _percent(point.score)
-            interval = f"{_percent(point.low)} – {_percent(point.high)}"
-            step = "" if before is None else _points(point.score - before)
+            score = measure.shown(point.score)
+            interval = f"{measure.shown(point.low)} – {measure.shown(point.high)}"
+            rise = 0.0 if before is None else point.score - before
+            step = "" if before is None else _step(measure.sign * rise, measure)
             before = point.score
-        mark = _mark(changes[at]) if at in changes else ""
+        mark = _mark(changes[at], measure) if at in changes else ""
         cells = (escape(one_line(point.model, 32)), str(point.n), f"[bold]{score}[/]", interval)
         when = escape(one_line(point.started[:16].replace("T", " ")))
         rows.append(Row(when, (*cells, step, mark)))
@@ -154,16 +162,19 @@ def series_table(one: Series) -> ResultsTable:
 
 def notes(one: Series) -> list[str]:
     """What a reader must know beside the numbers, one line each."""
+    from qwen_eval.measures import measure_of
     from qwen_eval.reports.plain import one_line
 
-    lines = []
+    measure = measure_of(one.key["metric"])
+    lines = [f"{measure.unit}, less is better"] if measure.sign < 0 else []
     places = sum(not point.invalid for point in one.points) - 1
     for change in one.changes:
         after = one.points[change.at]
         before = next(p for p in reversed(one.points[: change.at]) if not p.invalid)
         same = ", same fingerprint" if before.fingerprint == after.fingerprint else ""
+        moved = f"{_step(change.delta, measure)} {measure.unit}"
         lines.append(
-            f"{_points(change.delta)} points from {one_line(after.run)} on{same}: {_p(change.p)} "
+            f"{moved} from {one_line(after.run)} on{same}: {_p(change.p)} "
             f"over {places} places, {change.items} items, {change.method}; "
             f"qwen-eval compare {_word(before.run)} {_word(after.run)}"
         )
@@ -183,9 +194,10 @@ def _title(one: Series) -> str:
     return one_line(" · ".join(part for part in parts if part))
 
 
-def _mark(change: Change) -> str:
-    colour, arrow = ("red", "▼") if change.delta < 0 else ("green", "▲")
-    return f"[{colour}]{arrow} {_points(change.delta)}[/] {_p(change.p)}"
+def _mark(change: Change, measure: Measure) -> str:
+    colour = "red" if change.delta < 0 else "green"
+    arrow = "▼" if measure.sign * change.delta < 0 else "▲"
+    return f"[{colour}]{arrow} {_step(change.delta, measure)}[/] {_p(change.p)}"
 
 
 def _word(path: str) -> str:
@@ -197,12 +209,8 @@ def _word(path: str) -> str:
     return shlex.quote(one_line(path))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+def _step(gain: float, measure: Measure) -> str:
+    return measure.step(gain).replace("-", "−")
 
 
 def _p(p: float) -> str:

@@ -35,7 +35,8 @@ def tests_of(settings: Decontaminate, data: Path) -> KnownTests:
     sets: dict[str, Iterator[list[str]]] = {}
     for name in task_names():
         spec, _ = find_task(name)
-        there = (data / spec.splits[spec.eval_split].mirror).is_file()
+        file = spec.splits[spec.eval_split].mirror
+        there = file is not None and (data / file).is_file()
         source = open_data(spec, data if there else None)
         if source.kind == "sample":
             say(f"{name}: only the project's SAMPLE is known, not the benchmark's test set")

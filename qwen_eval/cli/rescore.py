@@ -38,9 +38,9 @@ def command(options: RescoreOptions) -> None:
     from qwen_eval.results import read_info, read_samples
 
     info = read_info(options.run)
-    names = [name for name, task in info.tasks.items() if task.solver != "choice"]
+    names = [name for name, task in info.tasks.items() if task.solver in ("generate", "code")]
     if not names:
-        raise UserError(f"{options.run}: options were scored there, no reply was read")
+        raise UserError(f"{options.run}: options or texts were scored there, no reply was read")
     records = read_samples(options.run)
     if not any(r.task in names and r.status != "error" for r in records):
         failed = sum(r.task in names for r in records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ _Switch = bool | None
 class RunOptions:
     """The options of `run`."""
 
-    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated: mmlu,gsm8k@qwen.")]
+    tasks: Annotated[str, typer.Option(help="Tasks or suites, comma-separated: tiny,mmlu@qwen.")]
     model: Annotated[str, typer.Option(help="What to judge; see `qwen-eval models`.")] = "smollm2"
     data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
     out: Annotated[
@@ -93,6 +94,7 @@ def command(options: RunOptions) -> None:
 
 def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
     """What would be asked, and the smallest difference that many samples can show."""
+    from qwen_eval.measures import SHARE, measure_of
     from qwen_eval.stats import detectable_difference
 
     plan = [
@@ -105,25 +107,28 @@ def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
                 len(item.prompt.prefix) + len(item.prompt.text) for item in task.items
             ),
             "shared_prefixes": len({item.prompt.prefix for item in task.items}),
-            "detectable_difference": round(detectable_difference(task.info.selected), 4),
+            "detectable_difference": round(detectable_difference(task.info.selected), 4)
+            if measure_of(task.info.metric) is SHARE
+            else None,  # how far two texts differ is known once they were read
         }
         for task in tasks
     ]
     for row in plan:
-        difference = 100 * float(str(row["detectable_difference"]))
         print(
             f"{row['task']}: {row['samples']} of {row['available']} samples ({row['data']}), "
             f"{row['prompt_characters']:,} prompt characters over {row['shared_prefixes']} shared "
-            f"prefixes; {_told_apart(difference)}"
+            f"prefixes{_told_apart(row['detectable_difference'])}"
         )
     if options.as_json:
         print(json.dumps({"plan": plan}))
 
 
-def _told_apart(points: float) -> str:
-    if points > 100:
-        return "too few to tell two models apart"
-    apart = f"two models are told apart from {points:.1f} points on"
+def _told_apart(share: Any) -> str:
+    if share is None:
+        return ""
+    if share > 1:
+        return "; too few to tell two models apart"
+    apart = f"; two models are told apart from {100 * share:.1f} points on"
     return f"{apart} (10% of answers differing, power 0.8)"
 
 
@@ -162,7 +167,8 @@ def _run(
     from qwen_eval.run_writer import RunWriter
 
     info = _run_info(tasks, backend, sandbox, options)
-    names = "-".join(task.info.recipe for task in tasks).replace("@strict", "")
+    # As they were named: a suite has one name and many tasks.
+    names = "-".join(filter(None, re.split(r"[,\s]+", options.tasks))).replace("@strict", "")
     model = str(info.model["name"]).replace("/", "-").replace(":", "-")
     out = options.out or Path("runs") / f"{model}-{names}-{identity_digest(info)}"
     items = [item for task in tasks for item in task.items]

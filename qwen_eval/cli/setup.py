@@ -87,13 +87,16 @@ def parse_limits(text: str | None, recipes: Sequence[str]) -> dict[str, int]:
 
 
 def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[LoadedTask]:
-    """`mmlu,gsm8k@qwen` → tasks with rendered items. Raises UserError for any mistake in them."""
+    """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one.
+
+    Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
         raise UserError("--tasks: name at least one; `qwen-eval tasks` lists them")
+    from qwen_eval.suites import expand
     from qwen_eval.taskspec import find_task
 
-    found = [find_task(name) for name in wanted]
+    found = [find_task(name) for name in expand(wanted)]
     recipes = [f"{spec.name}@{recipe}" for spec, recipe in found]
     if len(set(recipes)) < len(found):
         raise UserError(f"--tasks {names}: a task is named twice")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from qwen_eval.measures import measure_of
 from qwen_eval.metrics import Estimate, TaskMetrics
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from qwen_eval.cli.setup import LoadedTask
 
 
-def percent(value: Estimate) -> tuple[str, str]:
-    """Score and interval in percent."""
-    return f"{100 * value.estimate:.1f}", f"{100 * value.low:.1f} – {100 * value.high:.1f}"
+def written(value: Estimate, metric: str) -> tuple[str, str]:
+    """Score and interval as the metric is read: percent, or bits per byte."""
+    shown = measure_of(metric).shown
+    return shown(value.estimate), f"{shown(value.low)} – {shown(value.high)}"
 
 
 COLUMNS = (
@@ -92,7 +94,9 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
     lines = []
     for task, metrics in rows:
         counts = metrics.counts
-        score, interval = percent(metrics.overall) if metrics.overall else ("–", "–")
+        score, interval = ("–", "–")
+        if metrics.overall:
+            score, interval = written(metrics.overall, metrics.metric)
         if metrics.invalid:
             score, interval = "", "[red]invalid[/]"
         data = "[bold red]SAMPLE[/]" if task.info.data_kind == "sample" else task.info.data_kind
@@ -101,13 +105,17 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
         lines.append(Row(metrics.recipe, (str(counts["samples"]), *cells)))
         for name, value in metrics.categories.items():
             if not metrics.invalid:
-                lines.append(Row(f"  {name}", (str(value.n), *percent(value)), "dim"))
+                lines.append(
+                    Row(f"  {name}", (str(value.n), *written(value, metrics.metric)), "dim")
+                )
     return ResultsTable(tuple(lines))
 
 
 def footnotes(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> list[str]:
     """What a reader must know beside the numbers, one line each."""
     notes = []
+    if bits := [row.recipe for _, row in rows if measure_of(row.metric).sign < 0]:
+        notes.append(f"{', '.join(bits)}: bits per byte, less is better")
     for task, metrics in rows:
         if metrics.invalid:
             notes.append(f"{metrics.recipe} is invalid: {'; '.join(metrics.invalid)}")

@@ -7,9 +7,11 @@ from qwen_eval.types import Item, Solver
 from .choice import choice
 from .code import code
 from .generate import generate
+from .perplexity import perplexity
 
 SOLVERS: dict[str, Callable[[Item], Solver]] = {
     "choice": choice,
     "code": code,
     "generate": generate,
+    "perplexity": perplexity,
 }

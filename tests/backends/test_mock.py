@@ -97,10 +97,21 @@ def test_stop_strings_cut_like_a_model(tmp_path: Path) -> None:
     assert ask(backend, request)[0].text == "four"
 
 
-def test_perplexity_has_one_figure_a_word() -> None:
-    response = ask(mock("random"), PerplexityRequest("one two three"))[0]
-    assert len(response.logprobs) == 3
-    assert all(value <= 0 for value in response.logprobs)
+@pytest.mark.parametrize(("mode", "bits"), [("oracle", 0.0), ("random", 8.0), ("script", 1.5)])
+def test_a_text_costs_so_many_bits_a_byte(tmp_path: Path, mode: str, bits: float) -> None:
+    backend = mock(script(tmp_path, {"contains": "mer", "bits": 1.5}) if mode == "script" else mode)
+    response = ask(backend, PerplexityRequest("la mer, 海"))[0]
+    assert -sum(response.logprobs) / math.log(2) == pytest.approx(bits * 11)
+    if mode == "script":
+        assert (
+            ask(backend, PerplexityRequest("sea"))[0].error == "no rule of the script answers this"
+        )
+
+
+def test_sentences_without_a_prompt_are_guessed_one_by_one() -> None:
+    pairs = [LoglikelihoodRequest(Prompt(), (f"{i}a", f"{i}b")) for i in range(200)]
+    chosen = [picked(answer) for answer in ask(mock("random"), *pairs)]
+    assert 60 < sum(chosen) < 140
 
 
 def test_two_scripts_are_two_models(tmp_path: Path) -> None:
@@ -119,10 +130,12 @@ def test_what_is_no_script_is_named(target: str, named: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ({"answer": "b"}, "a rule has contains and one of text, choice, error"),
-        ({"contains": "b"}, "a rule has contains and one of text, choice, error"),
+        ({"answer": "b"}, "a rule has contains and one of text, choice, bits, error"),
+        ({"contains": "b"}, "a rule has contains and one of text, choice, bits, error"),
         ({"choice": "b"}, "choice is the number of an option"),
         ({"choice": True}, "choice is the number of an option"),
+        ({"bits": -1}, "bits is a number from 0 on"),
+        ({"bits": "1"}, "bits is a number from 0 on"),
         ({"text": 5}, "text is a text or a list of texts"),
         ({"text": ["a", None]}, "text is a text or a list of texts"),
         ({"text": []}, "text is an empty list"),

@@ -70,6 +70,12 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("recipes.strict.shots.split", "train", "train is not among splits"),
         ("recipes.strict.shots.text", "also.txt", "exactly one of"),
         ("recipes.strict.max_tokens", 0, "max_tokens"),
+        ("recipes.strict.options_from", "choices", "options are given already"),
+        ("solver", "perplexity", "perplexity is measured in bits_per_byte"),
+        ("metric", "bits_per_byte", "perplexity is measured in bits_per_byte"),
+        ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror and own"),
+        ("splits.test", {"hub": "test"}, "exactly one of mirror and own"),
+        ("splits.test", {"own": "b", "sample": "c"}, "has no hub and no sample"),
         ("eval_split", "validation", "validation is not among splits"),
     ],
 )
@@ -106,7 +112,7 @@ def test_the_digest_follows_every_byte(tmp_path: Path) -> None:
 
 
 def test_names_find_tasks_and_recipes() -> None:
-    assert task_names() == ["gsm8k", "humaneval", "mmlu"]
+    assert {"gsm8k", "humaneval", "mmlu", "tiny_bits_en", "tiny_pairs"} <= set(task_names())
     assert find_task("mmlu")[1] == "strict"
     assert find_task("mmlu@lm-eval")[1] == "lm-eval"
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {name: ROOT / name for name in ("model", "train", "tasks", "reports", "human_eval_ui")}
-LEAVES = {"types", "errors", "fileio", "stats", "paired", "ngrams", "schema"}
+LEAVES = {"types", "errors", "fileio", "stats", "paired", "ngrams", "schema", "measures"}
 CORE_LAYERS = {
     **dict.fromkeys(LEAVES | {"sandbox", "model"}, 0),
     **dict.fromkeys(
@@ -22,6 +22,7 @@ CORE_LAYERS = {
             "noise",
             "rules",
             "taskspec",
+            "suites",
             "datasets",
             "prompts",
             "metrics",

@@ -175,7 +175,7 @@ def test_shares_by_length_are_a_curve_in_the_order_of_lengths() -> None:
 
 def test_what_noise_explains_comes_last_and_is_marked() -> None:
     def flip(number: int, before: float, *, noisy: bool) -> Flip:
-        return Flip(f"{number:04x}", "g", before, 1 - before, ("1", "2"), "1", noisy)
+        return Flip(f"{number:04x}", "g", before, 1 - before, ("1", "2"), "1", noisy, before == 1)
 
     flips = [flip(0, 1.0, noisy=True), flip(1, 0.0, noisy=False), flip(2, 1.0, noisy=False)]
     records = {f"{i:04x}": record(i) for i in range(3)}

@@ -1,0 +1,80 @@
+"""What a metric's name says of its figures: which way is better, what a sample weighs, how both
+are written. Knows nothing of where figures come from.
+
+Shares of right answers are the rule: more is better, all samples weigh alike, and they are written
+in percent. Bits per byte are the exception: less is better, and a text weighs as much as it has
+bytes, so that the mean over texts is all their bits over all their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qwen_eval.errors import UserError
+
+
+class Scored(Protocol):
+    """A sample with its values by name: results.SampleRecord, types.Score."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The metric's value, and what else was measured."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`sign`: 1 where more is better, -1 where less is. `weight`: the entry of a sample's values
+    that says what it weighs in a mean; None where all weigh alike. A figure is written times
+    `scale`, with so many `digits`; `unit` is that of a difference."""
+
+    sign: int = 1
+    weight: str | None = None
+    scale: float = 100.0
+    digits: int = 1
+    unit: str = "points"
+
+    def shown(self, value: float) -> str:
+        """A figure as it is read: 61.3 for a share of 0.613."""
+        scaled = self.scale * value
+        return f"{scaled:.3g}" if abs(scaled) >= 1e6 else f"{scaled:.{self.digits}f}"
+
+    def step(self, gain: float) -> str:
+        """A gain, above zero where it is for the better, as what it makes of the figure: a loss
+        of bits per byte is a `+`."""
+        return f"{self.sign * self.scale * gain + 0.0:+.{self.digits}f}"
+
+    def bounds(self, low: float, high: float) -> tuple[str, str]:
+        """Both ends of a gain's interval as steps of the figure, the lower one first."""
+        ends = (low, high) if self.sign > 0 else (high, low)
+        return self.step(ends[0]), self.step(ends[1])
+
+
+SHARE = Measure()
+BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
+_OTHERS = {"bits_per_byte": BITS_PER_BYTE}
+
+
+def measure_of(metric: str) -> Measure:
+    """How a metric is read; as a share where nothing else is known of it."""
+    return _OTHERS.get(metric, SHARE)
+
+
+def weights_of(metric: str, records: Sequence[Scored]) -> list[float] | None:
+    """What each sample weighs, None where all weigh alike. Raises UserError for a sample without
+    its figure or its weight: where less is better, nothing is no bad answer."""
+    name = measure_of(metric).weight
+    if name is None:
+        return None
+    for record in records:
+        if metric not in record.values or not record.values.get(name, 0.0) > 0:
+            label: Any = getattr(record, "id", "?")
+            raise UserError(f"sample {label}: has no {metric} with its {name}; run it anew")
+    return [record.values[name] for record in records]
+
+
+def value_of(metric: str, record: Scored) -> float:
+    """A sample's value; an answer that could not be read counts 0."""
+    return record.values.get(metric, 0.0)
