@@ -32,11 +32,15 @@ LINE_SECONDS = 15.0
 class PretrainOptions:
     """The options of `train pretrain`."""
 
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of ours: tiny.")]
-    corpus: Annotated[
-        Path, typer.Option(help="What `train data` packed: its folder, or `packed` in it.")
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or one of ours: tiny, qwen-1.8b, qwen-7b, qwen-14b.")
     ]
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same one resumes.")]
+    corpus: Annotated[
+        Path | None, typer.Option(help="What `train data` packed: its folder, or `packed` in it.")
+    ] = None
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one resumes.")] = (
+        None
+    )
     evaluate: Annotated[
         str | None, typer.Option(help="Tasks to judge the model by while it learns.")
     ] = None
@@ -52,27 +56,56 @@ class PretrainOptions:
     wandb: Annotated[str | None, typer.Option(help="A project of Weights & Biases to log to.")] = (
         None
     )
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, and train nothing.")
+    ] = False
+    world_size: Annotated[int, typer.Option(min=1, help="GPUs of a dry run.")] = 1
+    gpu_memory: Annotated[str, typer.Option(help="Memory of each of them.")] = "80GiB"
+    peak_tflops: Annotated[
+        float, typer.Option(help="What each can do at most; 989 is an H100's bf16.")
+    ] = 989.0
+    mfu: Annotated[float, typer.Option(help="The share of it that training reaches.")] = 0.4
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Of a dry run, one JSON object last on stdout.")
+    ] = False
 
 
 @command_from(PretrainOptions)
 def command(options: PretrainOptions) -> None:
     """Train a model on a packed corpus; the same command resumes, also under torchrun."""
+    if options.dry_run:
+        from qwen_eval.cli.pretrain_plan import Machine, show
+
+        machine = Machine.asked(
+            options.world_size, options.gpu_memory, options.peak_tflops, options.mfu
+        )
+        return show(options.recipe, machine, options.as_json)
+    if options.as_json:
+        raise UserError("--json: is for --dry-run; a run's figures are in log.jsonl in --out")
+    if options.corpus is None or options.out is None:
+        missing = "--corpus" if options.corpus is None else "--out"
+        raise UserError(f"{missing}: is missing; only --dry-run does without --corpus and --out")
+    return _train(options, options.corpus, options.out)
+
+
+def _train(options: PretrainOptions, corpus_folder: Path, out: Path) -> None:
     from qwen_eval.train.parallel import joined
     from qwen_eval.train.pretrain import open_corpus, prepare, read_pretraining
 
     recipe = read_pretraining(find_recipe(options.recipe, "pretrain"))
-    folder = options.corpus / "packed" if (options.corpus / "packed").is_dir() else options.corpus
+    packed = corpus_folder / "packed"
+    folder = packed if packed.is_dir() else corpus_folder
     corpus = open_corpus(folder, recipe)
     tokenizer = folder / "tokenizer"
     if (options.evaluate or options.prompt) and not tokenizer.is_dir():
         raise UserError(f"--corpus {folder}: has no tokenizer, so the model can read no text")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {options.out}: {error.strerror}") from error
+        raise UserError(f"--out {out}: {error.strerror}") from error
     with joined() as world:
-        extras = _Extras(options, recipe, world, tokenizer if tokenizer.is_dir() else None)
-        trainer = prepare(recipe, corpus, options.out, world, extras.callbacks)
+        extras = _Extras(options, out, recipe, world, tokenizer if tokenizer.is_dir() else None)
+        trainer = prepare(recipe, corpus, out, world, extras.callbacks)
         if trainer.done and world.rank == 0:
             say(f"going on from step {trainer.done} of {trainer.steps}")
         trainer.run()
@@ -81,9 +114,9 @@ def command(options: PretrainOptions) -> None:
                 say(f"stopped after step {trainer.done}; the same command goes on")
             raise KeyboardInterrupt
         assert extras.exporter is not None
-        extras.exporter(options.out / "model")
+        extras.exporter(out / "model")
         if world.rank == 0:
-            print(f"{options.out / 'model'}: judge it with `qwen-eval run --model`")
+            print(f"{out / 'model'}: judge it with `qwen-eval run --model`")
 
 
 @dataclass
@@ -91,6 +124,7 @@ class _Extras:
     """The callbacks that the options ask for."""
 
     options: PretrainOptions
+    out: Path
     recipe: Pretraining
     world: World
     tokenizer: Path | None
@@ -107,12 +141,12 @@ class _Extras:
             model.transformer, self.world, DTYPES[self.recipe.dtype], self.tokenizer
         )
         journals = self._journals() if self.world.rank == 0 else ()
-        log = Log(options.out / LOG, lambda length: flops_per_token(config, length), journals)
+        log = Log(self.out / LOG, lambda length: flops_per_token(config, length), journals)
         said: tuple[Callback, ...] = (log, Tell(_Ticker().tell))
         if not (options.evaluate or options.prompt):
             return said
-        looked = options.out / "looked"
-        path = options.out / "evaluation.jsonl"
+        looked = self.out / "looked"
+        path = self.out / "evaluation.jsonl"
         judge = Judge(options.look_every, self.exporter, looked, path, self._look, journals)
         return (*said, judge)
 
@@ -121,9 +155,9 @@ class _Extras:
 
         found: list[Journal] = []
         if self.options.tensorboard:
-            found.append(TensorBoard(self.options.out / "tensorboard"))
+            found.append(TensorBoard(self.out / "tensorboard"))
         if self.options.wandb:
-            found.append(WandB(self.options.wandb, self.options.out))
+            found.append(WandB(self.options.wandb, self.out))
         return tuple(found)
 
     def _look(self, model: Path, step: int) -> Mapping[str, float]:
@@ -134,7 +168,7 @@ class _Extras:
     def _evaluate(self, model: Path, step: int) -> Mapping[str, float]:
         """In a process of its own: the run directory stays, its memory does not."""
         options = self.options
-        out = options.out / "evaluations" / f"step-{step:08}"
+        out = self.out / "evaluations" / f"step-{step:08}"
         words = ["run", "--tasks", str(options.evaluate), "--model", str(model), "--out", str(out)]
         words += ["--limit", options.limit] if options.limit else []
         words += ["--data", str(options.data)] if options.data else []
@@ -162,7 +196,7 @@ class _Extras:
             backend.submit(GenerateRequest(Prompt(prompt), Decoding(max_tokens=64))): prompt
             for prompt in prompts
         }
-        with (self.options.out / "samples.jsonl").open("a", encoding="utf-8") as file:
+        with (self.out / "samples.jsonl").open("a", encoding="utf-8") as file:
             while asked:
                 for number, reply in backend.step():
                     row = {"step": step, "prompt": asked.pop(number), "text": reply.text}
