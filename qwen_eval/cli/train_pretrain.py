@@ -19,21 +19,53 @@ from qwen_eval.errors import UserError
 class PretrainOptions(TrainOptions):
     """The options of `train pretrain`."""
 
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of ours: tiny.")]
-    corpus: Annotated[
-        Path, typer.Option(help="What `train data` packed: its folder, or `packed` in it.")
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or one of ours: tiny, qwen-1.8b, qwen-7b, qwen-14b.")
     ]
+    corpus: Annotated[
+        Path | None, typer.Option(help="What `train data` packed: its folder, or `packed` in it.")
+    ] = None
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same one resumes.")] = (
+        None
+    )
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, and train nothing.")
+    ] = False
+    world_size: Annotated[int, typer.Option(min=1, help="GPUs of a dry run.")] = 1
+    gpu_memory: Annotated[str, typer.Option(help="Memory of each of them.")] = "80GiB"
+    peak_tflops: Annotated[
+        float, typer.Option(help="What each can do at most; 989 is an H100's bf16.")
+    ] = 989.0
+    mfu: Annotated[float, typer.Option(help="The share of it that training reaches.")] = 0.4
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Of a dry run, one JSON object last on stdout.")
+    ] = False
 
 
 @command_from(PretrainOptions)
 def command(options: PretrainOptions) -> None:
     """Train a model on a packed corpus; the same command resumes, also under torchrun."""
+    if options.dry_run:
+        from qwen_eval.cli.pretrain_plan import Machine, show
+
+        machine = Machine.asked(
+            options.world_size, options.gpu_memory, options.peak_tflops, options.mfu
+        )
+        return show(options.recipe, machine, options.as_json)
+    if options.as_json:
+        raise UserError("--json: is for --dry-run; a run's figures are in log.jsonl in --out")
+    if options.corpus is None or options.out is None:
+        missing = "--corpus" if options.corpus is None else "--out"
+        raise UserError(f"{missing}: is missing; only --dry-run does without --corpus and --out")
+    return _train(options, options.corpus, options.out)
+
+
+def _train(options: PretrainOptions, given: Path, out: Path) -> None:
     from qwen_eval.train.data.stage import locked
     from qwen_eval.train.parallel import joined
     from qwen_eval.train.pretrain import DTYPES, open_corpus, prepare, read_pretraining
 
-    packed = options.corpus / "packed"
-    folder = packed if packed.is_dir() else options.corpus
+    folder = given / "packed" if (given / "packed").is_dir() else given
     tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
     with joined() as world, ExitStack() as held:
         with world.agreed():
@@ -44,8 +76,8 @@ def command(options: PretrainOptions) -> None:
                     f"--corpus {folder}: has no tokenizer, so the model can read no text"
                 )
             if world.rank == 0:
-                held.enter_context(locked(options.out))
-        extras = Extras(options, DTYPES[recipe.dtype], world, tokenizer, recipe.longest)
+                held.enter_context(locked(out))
+        extras = Extras(options, out, DTYPES[recipe.dtype], world, tokenizer, recipe.longest)
         with world.agreed():
-            trainer = prepare(recipe, corpus, options.out, world, extras.callbacks)
+            trainer = prepare(recipe, corpus, out, world, extras.callbacks)
         extras.train(trainer)

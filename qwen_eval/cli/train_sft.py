@@ -25,6 +25,7 @@ class SftOptions(TrainOptions):
     """The options of `train sft`."""
 
     recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of ours: tiny-chat.")]
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same one resumes.")]
     model: Annotated[str, typer.Option(help="What to tune: a folder, or a name as in `run`.")]
 
 
@@ -49,7 +50,7 @@ def command(options: SftOptions) -> None:
             if world.rank == 0:
                 held.enter_context(locked(options.out))
                 _tell(gathered)
-        extras = Extras(options, DTYPES[recipe.dtype], world, base, recipe.length)
+        extras = Extras(options, options.out, DTYPES[recipe.dtype], world, base, recipe.length)
         with world.agreed():
             trainer = prepare(
                 recipe,

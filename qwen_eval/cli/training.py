@@ -29,9 +29,8 @@ SAMPLE_TOKENS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Options of every command that trains: where to, when to look at the model, how to log."""
+    """Options of every command that trains: when to look at the model, and how to log."""
 
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same one resumes.")]
     evaluate: Annotated[
         str | None, typer.Option(help="Tasks to judge the model by while it learns.")
     ] = None
@@ -58,6 +57,7 @@ class Extras:
     """
 
     options: TrainOptions
+    out: Path
     dtype: torch.dtype
     world: World
     tokenizer: Path | None
@@ -74,12 +74,12 @@ class Extras:
         self.exporter = Exporter(model.transformer, self.world, self.dtype, self.tokenizer)
         with self.world.agreed():
             journals = self._journals() if self.world.rank == 0 else ()
-        log = Log(self.options.out / LOG, lambda length: flops_per_token(config, length), journals)
+        log = Log(self.out / LOG, lambda length: flops_per_token(config, length), journals)
         said: tuple[Callback, ...] = (log, Tell(_Ticker().tell))
         if not (options.evaluate or options.prompt):
             return said
-        looked = self.options.out / "looked"
-        path = self.options.out / "evaluation.jsonl"
+        looked = self.out / "looked"
+        path = self.out / "evaluation.jsonl"
         judge = Judge(options.look_every, self.exporter, looked, path, self._look, journals)
         return (*said, judge)
 
@@ -93,18 +93,18 @@ class Extras:
             if first:
                 say(f"stopped after step {trainer.done}; the same command goes on")
             raise KeyboardInterrupt
-        self.exporter(self.options.out / "model")
+        self.exporter(self.out / "model")
         if first:
-            print(f"{self.options.out / 'model'}: judge it with `qwen-eval run --model`")
+            print(f"{self.out / 'model'}: judge it with `qwen-eval run --model`")
 
     def _journals(self) -> tuple[Journal, ...]:
         from qwen_eval.train.callbacks import TensorBoard, WandB
 
         found: list[Journal] = []
         if self.options.tensorboard:
-            found.append(TensorBoard(self.options.out / "tensorboard"))
+            found.append(TensorBoard(self.out / "tensorboard"))
         if self.options.wandb:
-            found.append(WandB(self.options.wandb, self.options.out))
+            found.append(WandB(self.options.wandb, self.out))
         return tuple(found)
 
     def _look(self, model: Path, step: int) -> Mapping[str, float]:
@@ -117,7 +117,7 @@ class Extras:
         from qwen_eval.train.parallel import environment_alone
 
         options = self.options
-        out = options.out / "evaluations" / f"step-{step:08}"
+        out = self.out / "evaluations" / f"step-{step:08}"
         # What a broken run left there judges weights that are no more.
         shutil.rmtree(out, ignore_errors=True)
         words = ["run", "--tasks", str(options.evaluate), "--model", str(model), "--out", str(out)]
@@ -147,7 +147,7 @@ class Extras:
             backend.submit(GenerateRequest(Prompt(prompt), decoding)): prompt
             for prompt in self.options.prompt or []
         }
-        path = self.options.out / "samples.jsonl"
+        path = self.out / "samples.jsonl"
         cut_after(path, step - 1)
         while asked:
             for number, reply in backend.step():
