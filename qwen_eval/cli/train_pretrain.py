@@ -81,7 +81,9 @@ def command(options: PretrainOptions) -> None:
         with world.agreed():
             trainer = prepare(recipe, corpus, options.out, world, extras.callbacks)
         if trainer.done and world.rank == 0:
-            say(f"going on from step {trainer.done} of {trainer.steps}")
+            whole = trainer.done == trainer.steps
+            here = f"going on from step {trainer.done} of {trainer.steps}"
+            say(f"all {trainer.steps} steps are done, the model is written" if whole else here)
         trainer.run()
         if trainer.interrupted:
             if world.rank == 0:
