@@ -125,11 +125,12 @@ def test_recomputing_and_the_size_of_parts_change_nothing_but_noise(
 ) -> None:
     corpus = write_packed(tmp_path / "corpus")
     found = {}
-    for name, changes in {
+    runs: dict[str, dict[str, Any]] = {
         "whole": {"part_tokens": 128},
         "parts": {"part_tokens": 32},
         "recomputed": {"part_tokens": 128, "recompute": True},
-    }.items():
+    }
+    for name, changes in runs.items():
         trainer, seen = trainer_of(recipe_of(tmp_path, **changes), corpus, tmp_path / name, world)
         trainer.run()
         found[name] = seen.losses
@@ -143,7 +144,7 @@ def test_stages_that_are_alike_read_on(tmp_path: Path, world: World) -> None:
     stage = {"length": 32, "tokens": 3 * 128}
     twice = recipe_of(tmp_path, stages=[stage, stage])
     once = recipe_of(tmp_path, stages=[{"length": 32, "tokens": 6 * 128}])
-    found = []
+    found: list[list[tuple[float, int]]] = []
     for recipe in (twice, once):
         trainer, seen = trainer_of(recipe, corpus, tmp_path / str(len(found)), world)
         trainer.run()
@@ -213,7 +214,8 @@ def test_nonsense_stops_before_it_reaches_the_weights(
         if len(seen.steps) == 4 and wrong == "loss":
             return out * float("nan")
         if len(seen.steps) == 4:
-            out.register_hook(lambda gradient: gradient * float("inf"))
+            hook: Any = out.register_hook
+            hook(lambda gradient: gradient * float("inf"))
         return out
 
     kept: list[dict[str, bytes]] = []
