@@ -87,7 +87,9 @@ class Extras:
         """Run all steps and write the model. Raises KeyboardInterrupt after a state is saved."""
         first = self.world.rank == 0
         if trainer.done and first:
-            say(f"going on from step {trainer.done} of {trainer.steps}")
+            whole = trainer.done == trainer.steps
+            here = f"going on from step {trainer.done} of {trainer.steps}"
+            say(f"all {trainer.steps} steps are done, the model is written" if whole else here)
         trainer.run()
         if trainer.interrupted:
             if first:
