@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ChatOptions:
     """The options of `chat`."""
 
-    model: Annotated[str, typer.Option(help="See `qwen-eval models`.")] = "smollm2"
+    model: Annotated[str, typer.Option(help="See `qwen-eval models`.")] = "tiny-chat"
     system: Annotated[str, typer.Option(help="A system message; else the model's own.")] = ""
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto"
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply in tokens.")] = 256

@@ -10,7 +10,7 @@ from qwen_eval.backends.base import REGISTRY
 from qwen_eval.errors import UserError
 from qwen_eval.model import bundled
 
-DEFAULT = "smollm2"
+DEFAULT = "tiny"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from qwen_eval.errors import UserError
 
 
 def command(
-    model: Annotated[str, typer.Option(help="See `qwen-eval models`.")] = "smollm2",
+    model: Annotated[str, typer.Option(help="See `qwen-eval models`.")] = "tiny",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:

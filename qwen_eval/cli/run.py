@@ -42,7 +42,7 @@ class RunOptions:
     """The options of `run`."""
 
     tasks: Annotated[str, typer.Option(help="Tasks or suites, comma-separated: tiny,mmlu@qwen.")]
-    model: Annotated[str, typer.Option(help="What to judge; see `qwen-eval models`.")] = "smollm2"
+    model: Annotated[str, typer.Option(help="What to judge; see `qwen-eval models`.")] = "tiny"
     data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
     out: Annotated[
         Path | None, typer.Option(help="Run directory; naming the same one resumes it.")
