@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from qwen_eval.cli.main import app
+from qwen_eval.errors import UserError
 from tests.cli.command import PROGRAM, environment, qwen_eval, refused
 from tests.train.toy_training import TORCHRUN, write_packed, write_recipe
 
@@ -187,11 +190,17 @@ def test_the_model_is_looked_at(corpus: Path, tmp_path: Path, processes: int) ->
 
 
 @pytest.mark.timeout(900)
-def test_mistakes_are_one_line(corpus: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, out = write_recipe(tmp_path / "r.yaml"), tmp_path / "out"
 
     def said(recipe: Path, corpus: Path, out: Path, *more: str) -> str:
-        return refused(qwen_eval(*words(recipe, corpus, out, *more)))
+        """In this process: a start for every mistake would take a minute."""
+        with pytest.raises(UserError) as told:
+            app(words(recipe, corpus, out, *more), standalone_mode=False)
+        assert "\n" not in str(told.value)
+        return str(told.value)
 
     def changed(model: dict[str, Any] | None = None, **changes: Any) -> str:
         return said(write_recipe(tmp_path / "x.yaml", model, **changes), corpus, out)
@@ -218,7 +227,10 @@ def test_mistakes_are_one_line(corpus: Path, tmp_path: Path) -> None:
         content[-10] ^= 1
         (damaged / name).write_bytes(content)
         assert line in said(recipe, damaged, out)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     assert "pip install wandb" in said(recipe, corpus, out, "--wandb", "x")
+    line = refused(qwen_eval(*words(tmp_path / "x.yaml", corpus, out)))
+    assert "num_kv_heads 2" in line
     assert not out.exists() or not (out / "states").exists()
 
 
