@@ -101,9 +101,13 @@ def silu(x_TF: Tensor) -> Tensor:
     PyTorch's CPU kernel takes its scalar exp, which rounds otherwise, for what a thread's share
     leaves over behind the last whole group of vectors; so shares are filled up to whole groups.
     """
+    # Asked first: torch.compile, which trains, knows whether there are gradients, and no more.
+    trains = torch.is_grad_enabled() or not torch.is_inference_mode_enabled()
+    if trains or x_TF.device.type != "cpu":
+        return F.silu(x_TF)
     count = x_TF.numel()
     group = _GROUP * min(torch.get_num_threads(), -(-count // _SHARE))
-    if x_TF.device.type != "cpu" or count % group == 0 or not torch.is_inference_mode_enabled():
+    if count % group == 0:
         return F.silu(x_TF)
     filled = F.pad(x_TF.flatten(), (0, -count % group))
     return F.silu(filled)[:count].view_as(x_TF)
