@@ -21,7 +21,6 @@ from qwen_eval.train.data.recipe import Recipe, read_recipe
 from qwen_eval.train.data.shards import read_shard
 from qwen_eval.train.data.stage import Folder
 from qwen_eval.train.data.steps import language_filter, rule_filter
-from tests.cli.command import environment
 from tests.train.toy_corpus import FOREIGN, PARAGRAPH, SHORT, write_corpus
 
 pytest.importorskip("datatrove")
@@ -179,7 +178,8 @@ def test_slurm_jobs_do_the_same(
         (programs / name).chmod(0o755)
     path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
     monkeypatch.setenv("PATH", path)
-    monkeypatch.setenv("PYTHONPATH", environment().get("PYTHONPATH", ""))
+    # The reader's pickle names this module.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     before = None
     for number, pipeline in enumerate(pipelines(corpus / "texts", tmp_path, Exact(), True)):
         before = SlurmPipelineExecutor(
