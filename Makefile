@@ -16,7 +16,7 @@ GATE_RUN = HF_HUB_OFFLINE=1 QWEN_EVAL_DATA= $(BIN)/qwen-eval run \
 .PHONY: eval test test-fast lint format gate gate-baseline tiny clean help
 
 help:
-	@echo "make eval       set up, judge the bundled model on MMLU and HumanEval, write report.html"
+	@echo "make eval       set up, judge the bundled model on MMLU, HumanEval and its own suite, write report.html"
 	@echo "make test       set up and run the whole test suite"
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make lint       ruff and mypy"
@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 eval: $(READY)
-	$(BIN)/qwen-eval run --tasks mmlu,humaneval --limit 40
+	$(BIN)/qwen-eval run --tasks mmlu,humaneval,tiny --limit 40
 	$(BIN)/qwen-eval report --out report.html
 
 test: $(READY)
