@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(
 
     (tmp_path / "file").write_text("")
     assert "--out" in said(recipe, corpus, tmp_path / "file")
-    assert "recipes of ours: tiny" in said(Path("nothing"), corpus, out)
+    assert "recipes of ours: qwen-1.8b" in said(Path("nothing"), corpus, out)
     assert "x.yaml, line 1: colour: unknown key" in changed(colour=1)
     assert "optimiser.momentum: unknown key" in changed(optimiser={"momentum": 0.9})
     assert "vocab_size 100 is too small for the 259 tokens" in changed({"vocab_size": 100})
@@ -238,7 +238,7 @@ def test_mistakes_are_one_line(
 def test_mistakes_under_torchrun_are_told_once(corpus: Path, tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path / "r.yaml"), tmp_path / "out"
     for arguments, line in (
-        (words(Path("nothing"), corpus, out), "recipes of ours: tiny"),
+        (words(Path("nothing"), corpus, out), "recipes of ours: qwen-1.8b"),
         (words(recipe, corpus, out, "--wandb", "x"), "pip install wandb"),
     ):
         done = together(2, arguments)
@@ -255,7 +255,7 @@ def test_mistakes_under_torchrun_are_told_once(corpus: Path, tmp_path: Path) -> 
         part_tokens=32,
     )
     done = together(2, words(odd, corpus, out))
-    assert done.stderr.count("3 sequences of 32 tokens cannot be shared by 2 processes") == 1
+    assert done.stderr.count("a batch of 3 sequences cannot be shared by 2 processes") == 1
 
 
 def test_two_runs_in_one_folder_are_refused(corpus: Path, tmp_path: Path) -> None:
