@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.setup import say
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from qwen_eval.train.loop import Callback, Step, Trainer
     from qwen_eval.train.parallel import World
 
-LINE_SECONDS = 15.0
 SAMPLE_TOKENS = 64
 
 
@@ -166,8 +167,6 @@ class _Ticker:
     seconds: list[float] = field(default_factory=list)
 
     def tell(self, trainer: Trainer, step: Step) -> None:
-        import time
-
         self.seconds = [*self.seconds[-19:], step.seconds]
         now, last = time.monotonic(), step.number == trainer.steps
         live = sys.stderr.isatty()
@@ -177,9 +176,8 @@ class _Ticker:
         typical = sorted(self.seconds)[len(self.seconds) // 2]
         stage = trainer.stage_of(step.number)
         rate = stage.batch * stage.feed.length / typical
-        left = int(typical * (trainer.steps - step.number))
         line = (
             f"step {step.number}/{trainer.steps}  loss {step.loss:.4f}  {rate:,.0f} tokens/s  "
-            f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+            f"ETA {eta(trainer.steps - step.number, 1 / typical)}"
         )
         print(f"{line:<78}", file=sys.stderr, end="\r" if live and not last else "\n", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from .draw import Question, Rows, distinct, placed
+from .draw import Question, Rows, of_kinds
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
          "twelve")  # fmt: skip
@@ -80,8 +80,4 @@ KINDS: dict[str, tuple[Callable[[random.Random], Question], int]] = {
 
 def rows() -> Rows:
     """So many of every kind."""
-    return [
-        row
-        for kind, (make, count) in KINDS.items()
-        for row in placed(kind, distinct(make, count, f"sums {kind}"), f"sums {kind}")
-    ]
+    return of_kinds(KINDS, "sums")

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
 Rows = list[Row]
 Question = tuple[str, str, Sequence[str]]
 """The text before the options, the right option, the wrong ones."""
+Make = Callable[[random.Random], Question]
 
 
-def distinct(make: Callable[[random.Random], Question], count: int, seed: str) -> list[Question]:
+def of_kinds(kinds: Mapping[str, tuple[Make, int]], seed: str) -> Rows:
+    """So many rows of every kind, one kind after the other."""
+    return [
+        row
+        for kind, (make, count) in kinds.items()
+        for row in placed(kind, distinct(make, count, f"{seed} {kind}"), f"{seed} {kind}")
+    ]
+
+
+def distinct(make: Make, count: int, seed: str) -> list[Question]:
     """So many different questions. A template that cannot make them fails an assertion."""
     rng, found = random.Random(seed), dict[tuple[str, str], Question]()
     for _ in range(200 * count):

@@ -7,9 +7,8 @@ and word lists of our own, made of words that are common in novels.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
-from .draw import Question, Rows, distinct, placed
+from .draw import Make, Question, Rows, of_kinds
 
 EACH = 20
 PEOPLE = (
@@ -155,7 +154,7 @@ def _order(rng: random.Random) -> Question:
     return "", f"{start} the {word} {thing}.", [f"{start} {wrong}."]
 
 
-PHENOMENA: dict[str, Callable[[random.Random], Question]] = {
+PHENOMENA: dict[str, Make] = {
     "agreement": _simple,
     "agreement across a noun": _distant,
     "agreement behind there": _there,
@@ -176,8 +175,4 @@ PHENOMENA: dict[str, Callable[[random.Random], Question]] = {
 
 def rows() -> Rows:
     """The same number of pairs of every phenomenon."""
-    return [
-        row
-        for kind, make in PHENOMENA.items()
-        for row in placed(kind, distinct(make, EACH, f"pairs {kind}"), f"pairs {kind}")
-    ]
+    return of_kinds({kind: (make, EACH) for kind, make in PHENOMENA.items()}, "pairs")

@@ -6,9 +6,8 @@ Templates and word lists are our own; the two sentences of a pair differ in one 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
-from .draw import Question, Rows, distinct, placed
+from .draw import Make, Question, Rows, of_kinds
 
 EACH = 20
 PEOPLE = ("他", "她", "我", "老师", "妈妈", "爸爸", "哥哥", "妹妹", "老人", "孩子", "医生", "先生")
@@ -194,7 +193,7 @@ def _adverb(rng: random.Random) -> Question:
     return "", f"{who}也{what}。", [f"也{who}{what}。"]
 
 
-PHENOMENA: dict[str, Callable[[random.Random], Question]] = {
+PHENOMENA: dict[str, Make] = {
     "measure word": _measure,
     "把": _disposal,
     "被": _passive,
@@ -213,8 +212,4 @@ PHENOMENA: dict[str, Callable[[random.Random], Question]] = {
 
 def rows() -> Rows:
     """The same number of pairs of every phenomenon."""
-    return [
-        row
-        for kind, make in PHENOMENA.items()
-        for row in placed(kind, distinct(make, EACH, f"zh {kind}"), f"zh {kind}")
-    ]
+    return of_kinds({kind: (make, EACH) for kind, make in PHENOMENA.items()}, "zh")
