@@ -6,27 +6,20 @@ steps are loop.py's. Knows nothing of command lines or of how checkpoints are ju
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from qwen_eval.errors import UserError
 from qwen_eval.model.config import ModelConfig, config_from_hf, config_to_hf
 from qwen_eval.schema import Closed, parse, read_text
 
-from .checkpoint import Checkpoints
 from .data.pack import PackedCorpus
-from .data.recipe import digest
 from .feed import Feed
-from .language_model import LanguageModel, shared_model
-from .loop import Callback, Stage, Trainer
-from .optim import Optimiser, adamw
+from .loop import Stage, Trainer
 from .parallel import World
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+from .recipe import MakeCallbacks, Training, no_callbacks
 
 
 class Shape(Closed):
@@ -95,27 +88,18 @@ class Length(Closed):
     tokens: int = Field(ge=1)
 
 
-class Pretraining(Closed):
+class Pretraining(Training):
     """The whole file.
 
     batch_tokens: of a step, over all processes. part_tokens: what a process computes at a time; the
     memory for activations grows with it. separate_documents: a token sees its own document only.
-    recompute: activations are computed twice instead of kept. save_every: steps between two states,
-    the last `keep` of which stay.
     """
 
-    seed: int = Field(0, ge=0, lt=1 << 63)
     model: Shape
     stages: tuple[Length, ...] = Field(min_length=1)
     batch_tokens: int = Field(ge=2)
     part_tokens: int = Field(ge=2)
-    optimiser: Optimiser = Field(default_factory=lambda: Optimiser.model_validate({}))
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
     separate_documents: bool = False
-    compile: bool = False
-    recompute: bool = False
-    save_every: int = Field(1000, ge=1)
-    keep: int = Field(2, ge=1)
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -131,11 +115,6 @@ class Pretraining(Closed):
     def longest(self) -> int:
         """Tokens of the longest sequences."""
         return max(stage.length for stage in self.stages)
-
-    def digest(self, corpus: str) -> str:
-        """A key of all that the weights depend on, but for the number of processes."""
-        said = self.model_dump(mode="json", exclude={"save_every", "keep", "compile", "recompute"})
-        return digest(said, corpus)
 
 
 def read_pretraining(path: Path) -> Pretraining:
@@ -160,7 +139,7 @@ def prepare(
     corpus: PackedCorpus,
     out: Path,
     world: World,
-    callbacks: Callable[[LanguageModel], tuple[Callback, ...]] = lambda model: (),
+    callbacks: MakeCallbacks = no_callbacks,
 ) -> Trainer:
     """A trainer that stands at the newest state in `out`, else at the beginning.
 
@@ -168,14 +147,7 @@ def prepare(
     Raises UserError where the number of processes does not divide a batch.
     """
     config = recipe.model.config(recipe.longest)
-    model = shared_model(
-        config,
-        world,
-        recipe.seed,
-        dtype=DTYPES[recipe.dtype],
-        compiled=recipe.compile,
-        recompute=recipe.recompute,
-    )
+    model = recipe.shared(config, world, recipe.seed)
     stages = []
     for stage in recipe.stages:
         sequences = recipe.batch_tokens // stage.length
@@ -183,16 +155,4 @@ def prepare(
         steps = stage.tokens // recipe.batch_tokens
         stages.append(Stage(feed, steps, sequences, recipe.part_tokens // stage.length))
     key = recipe.digest(str(corpus.manifest.get("key", "")))
-    trainer = Trainer(
-        model,
-        model,
-        adamw(model, recipe.optimiser),
-        recipe.optimiser,
-        stages,
-        world,
-        Checkpoints(out / "states", key, recipe.keep, world),
-        recipe.save_every,
-        callbacks(model),
-    )
-    trainer.resume()
-    return trainer
+    return recipe.trainer(model, stages, key, out, world, callbacks)

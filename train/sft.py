@@ -7,10 +7,9 @@ nothing of command lines; what a test set holds is handed in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -20,7 +19,6 @@ from qwen_eval.model.tokenizer import Tokenizer
 from qwen_eval.model.transformer import Transformer
 from qwen_eval.schema import Closed, parse, read_text
 
-from .checkpoint import Checkpoints
 from .conversations import (
     ConversationFeed,
     Mask,
@@ -30,12 +28,10 @@ from .conversations import (
     turns_of,
 )
 from .data.decontaminate import KnownTests
-from .data.recipe import Decontaminate, digest, find_files
-from .language_model import LanguageModel, shared_model
-from .loop import Callback, Stage, Trainer
-from .optim import Optimiser, adamw
+from .data.recipe import Decontaminate, find_files
+from .loop import Stage, Trainer
 from .parallel import World
-from .pretrain import DTYPES
+from .recipe import MakeCallbacks, Training, no_callbacks
 
 
 class Conversations(Closed):
@@ -45,14 +41,13 @@ class Conversations(Closed):
     repeat: int = Field(1, ge=1, le=100)
 
 
-class FineTuning(Closed):
+class FineTuning(Training):
     """The whole file.
 
     length: tokens of a sequence. batch: sequences of a step over all processes. part: sequences
     that a process computes at a time. mask: which tokens are learnt.
     """
 
-    seed: int = Field(0, ge=0, lt=1 << 63)
     conversations: dict[str, Conversations] = Field(min_length=1)
     decontaminate: Decontaminate = Field(default_factory=lambda: Decontaminate.model_validate({}))
     mask: Mask = "paper"
@@ -60,17 +55,6 @@ class FineTuning(Closed):
     epochs: int = Field(1, ge=1)
     batch: int = Field(128, ge=1)
     part: int = Field(1, ge=1)
-    optimiser: Optimiser = Field(default_factory=lambda: Optimiser.model_validate({}))
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    compile: bool = False
-    recompute: bool = False
-    save_every: int = Field(1000, ge=1)
-    keep: int = Field(2, ge=1)
-
-    def digest(self, conversations: str, weights: str) -> str:
-        """A key of all that the result depends on, but for the number of processes."""
-        said = self.model_dump(mode="json", exclude={"save_every", "keep", "compile", "recompute"})
-        return digest(said, conversations, weights)
 
 
 def read_fine_tuning(path: Path) -> FineTuning:
@@ -122,7 +106,7 @@ def prepare(
     tokenizer: Tokenizer,
     out: Path,
     world: World,
-    callbacks: Callable[[LanguageModel], tuple[Callback, ...]] = lambda model: (),
+    callbacks: MakeCallbacks = no_callbacks,
 ) -> Trainer:
     """A trainer that stands at the newest state in `out`, else at the base's weights.
 
@@ -136,26 +120,8 @@ def prepare(
     feed = ConversationFeed(
         pack_conversations(encoded, recipe.length, tokenizer.eos_id), recipe.seed
     )
-    model = shared_model(
-        base.config,
-        world,
-        base,
-        dtype=DTYPES[recipe.dtype],
-        compiled=recipe.compile,
-        recompute=recipe.recompute,
-    )
+    model = recipe.shared(base.config, world, base)
     steps = -(-len(feed) * recipe.epochs // recipe.batch)
     key = recipe.digest(gathered.digest(), fingerprint)
-    trainer = Trainer(
-        model,
-        model,
-        adamw(model, recipe.optimiser),
-        recipe.optimiser,
-        [Stage(feed, steps, recipe.batch, recipe.part)],
-        world,
-        Checkpoints(out / "states", key, recipe.keep, world),
-        recipe.save_every,
-        callbacks(model),
-    )
-    trainer.resume()
-    return trainer
+    stages = [Stage(feed, steps, recipe.batch, recipe.part)]
+    return recipe.trainer(model, stages, key, out, world, callbacks)

@@ -63,7 +63,8 @@ def command(options: PretrainOptions) -> None:
 def _train(options: PretrainOptions, given: Path, out: Path) -> None:
     from qwen_eval.train.data.stage import locked
     from qwen_eval.train.parallel import joined
-    from qwen_eval.train.pretrain import DTYPES, open_corpus, prepare, read_pretraining
+    from qwen_eval.train.pretrain import open_corpus, prepare, read_pretraining
+    from qwen_eval.train.recipe import DTYPES
 
     folder = given / "packed" if (given / "packed").is_dir() else given
     tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else None

@@ -37,7 +37,7 @@ def command(options: SftOptions) -> None:
     from qwen_eval.model.weights import load_model
     from qwen_eval.train.data.stage import locked
     from qwen_eval.train.parallel import joined
-    from qwen_eval.train.pretrain import DTYPES
+    from qwen_eval.train.recipe import DTYPES
     from qwen_eval.train.sft import gather, prepare, read_fine_tuning
 
     with joined() as world, ExitStack() as held:

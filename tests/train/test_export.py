@@ -20,7 +20,7 @@ from qwen_eval.train.export import Exporter
 from qwen_eval.train.language_model import LanguageModel, flops_per_token
 from qwen_eval.train.loop import Trainer
 from qwen_eval.train.parallel import World, joined
-from qwen_eval.train.pretrain import DTYPES
+from qwen_eval.train.recipe import DTYPES
 from qwen_eval.types import LoglikelihoodRequest, Prompt
 from tests.train.test_checkpoint import small_disk
 from tests.train.toy_training import family, recipe_of, trainer_of, whole_weights, write_packed
