@@ -27,7 +27,9 @@ with joined() as world:
     assert world.gather(f"of {world.rank}") == ["of 0", "of 1"]
     with world.agreed():
         time.sleep(6 * (world.rank == 0))
-    print(f"{world.rank} went on", flush=True)
+    # One write each: the two processes share the pipe.
+    sys.stdout.write(f"{world.rank} went on\\n")
+    sys.stdout.flush()
     for wrong in (0, 1):
         try:
             with world.agreed():
