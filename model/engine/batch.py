@@ -24,6 +24,5 @@ class PagedBatch:
         self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, window: int | None
     ) -> Tensor:
         """Store the new keys and values, then attend over all."""
-        live = self.attention.rows
-        self.attention.pool.write(layer, self.attention.places_T, k_TKD[:live], v_TKD[:live])
+        self.attention.write(k_TKD, v_TKD, layer, window)
         return self.attention(q_THD, layer, window)

@@ -16,9 +16,10 @@ import torch
 from ..config import ModelConfig
 from ..rope import ntk_alpha
 from ..transformer import Transformer
-from .pages import PAGE, PagePool, page_bytes
+from .kv_cache import BRANCHES, CacheShape
+from .pages import PAGE
 from .passes import Passes, is_out_of_memory, prompt_rows
-from .scheduler import Job, Scheduler
+from .scheduler import PREFIX_SHARE, Job, Scheduler
 from .sequence import (
     AnyTrack,
     EngineRequest,
@@ -81,26 +82,26 @@ class Engine:
         self.model, self.config = model, model.config
         weight = model.embedding.weight
         self.dtype, self.device = weight.dtype, weight.device
-        one = page_bytes(self.config, self.dtype, page_size)
+        most = prompt_rows(self.device)
+        chunk = min(token_budget or most, most)
+        shape = CacheShape(self.config, page_size, max_sequences, chunk, PREFIX_SHARE, self.dtype)
+        budget = _free_memory(self.device) // 2 if cache_bytes is None else cache_bytes
+        pages = shape.pages(budget)
         if cache_bytes is None:
-            cache_bytes = _usual_cache_bytes(
-                self.config, max_sequences, one, page_size, self.device
-            )
-        pages = cache_bytes // one
+            pages = max(2, min(_usual_pages(self.config, max_sequences, page_size), pages))
         # The newest page of every decoding sequence is a slot; the rest is for all.
         slots = min(max_sequences, pages // 2)
         if not slots:
             raise ValueError(
-                f"the budget of {cache_bytes:,} bytes for keys and values holds less than two "
-                f"pages of {one:,} bytes; give it more (--kv-memory)"
+                f"the budget of {budget:,} bytes for keys and values holds less than two "
+                f"pages of {shape.bytes(1):,} bytes; give it more (--kv-memory)"
             )
-        self.pool = PagePool(self.config, pages, page_size, slots, self.dtype, self.device)
-        most = prompt_rows(self.device)
-        self._passes = Passes(model, self.pool, batch_invariant=batch_invariant)
+        self.pools = shape.pools(pages, slots, self.device)
+        self._passes = Passes(model, self.pools, batch_invariant=batch_invariant)
         self._scheduler = Scheduler(
             slots,
-            min(token_budget or most, most),
-            self.pool,
+            chunk,
+            self.pools,
             prefixes=prefixes,
             draft_rows=DRAFT_ROWS.get(self.dtype, MANY_DRAFT_ROWS) if drafts else 0,
         )
@@ -164,7 +165,7 @@ class Engine:
         self._scheduler.store_prompts()
         finished, self._unclaimed = self._unclaimed, []
         for job in list(self._scheduler.running):
-            job.branch_out(self.pool)
+            job.branch_out(self.pools)
             if job.finished:
                 self._scheduler.remove(job)
                 del self._jobs[job.id]
@@ -261,14 +262,11 @@ def _result(job: Job) -> EngineResult:
     return job.root.result()
 
 
-def _usual_cache_bytes(
-    config: ModelConfig, sequences: int, page: int, size: int, device: torch.device
-) -> int:
-    """Room for every sequence at a usual length with a few branches, and for one at full length,
-    within half the memory that is free. It is taken only as it is used."""
-    usual = sequences * (-(-min(config.max_length, USUAL_LENGTH) // size) + 4)
-    longest = -(-config.max_length // size) + 1
-    return max(2 * page, min((usual + longest) * page, _free_memory(device) // 2))
+def _usual_pages(config: ModelConfig, sequences: int, size: int) -> int:
+    """Room for every sequence at a usual length with a few branches, and for one at full length.
+    It is taken only as it is used."""
+    usual = sequences * (-(-min(config.max_length, USUAL_LENGTH) // size) + BRANCHES)
+    return usual + -(-config.max_length // size) + 1
 
 
 def _free_memory(device: torch.device) -> int:

@@ -7,7 +7,7 @@ longest sequence; rows that belong to nobody look at one key of a page that is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,12 +41,12 @@ def cuda_graph(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 class DecodeGraphs:
-    """Recordings of `model` over `pool`, of which one page is taken for rows of nobody."""
+    """Recordings of `model` over `pools`, of which one page each is taken for rows of nobody."""
 
-    def __init__(self, model: Transformer, pool: PagePool, record: Record) -> None:
-        self._model, self._pool, self._record = model, pool, record
-        self._nobody = pool.take()
-        self._width = -(-model.config.max_length // pool.size)
+    def __init__(self, model: Transformer, pools: Sequence[PagePool], record: Record) -> None:
+        self._model, self._pools, self._record = model, pools, record
+        self._nobody = [pool.take() for pool in pools]
+        self._widths = [pool.bounded(-(-model.config.max_length // pool.size)) for pool in pools]
         self._recordings: dict[int, tuple[PagedBatch, Callable[[], Tensor]]] = {}
 
     def hidden(self, batch: PagedBatch) -> Tensor:
@@ -64,16 +64,23 @@ class DecodeGraphs:
         """Memory for a pass of as many rows, whatever its sequences."""
         rows, given = len(batch.ids_T), batch.attention
         assert isinstance(given, VarlenAttention)
-        begins = given.tables.begins.new_empty(rows + 1)
-        keys, pages = begins.new_empty(rows), begins.new_empty(rows, self._width)
-        tables = Tables(begins, keys, pages, (rows, self._width * self._pool.size))
-        places_T = given.places_T.new_empty(rows)
+        begins = given.tables[0].begins.new_empty(rows + 1)
+        tables = [
+            Tables(
+                begins,
+                begins.new_empty(rows),
+                begins.new_empty(rows, width),
+                (rows, width * pool.size),
+            )
+            for pool, width in zip(self._pools, self._widths, strict=True)
+        ]
+        places = [stored.new_empty(rows) for stored in given.places]
         return PagedBatch(
             torch.empty_like(batch.ids_T),
             torch.empty_like(batch.cos),
             torch.empty_like(batch.sin),
             None if batch.logn_T is None else torch.empty_like(batch.logn_T),
-            VarlenAttention(self._pool, rows, places_T, tables, given.kernel),
+            VarlenAttention(self._pools, rows, places, tables, given.kernel),
         )
 
     def _fill(self, fixed: PagedBatch, batch: PagedBatch) -> None:
@@ -85,14 +92,15 @@ class DecodeGraphs:
         fixed.sin.copy_(batch.sin)
         if fixed.logn_T is not None and batch.logn_T is not None:
             fixed.logn_T.copy_(batch.logn_T)
-        attention.places_T.fill_(self._nobody * self._pool.size)
-        attention.places_T[: given.rows].copy_(given.places_T)
-        tables, few = attention.tables, given.tables
-        count, width = few.pages.shape
-        # Behind the last sequence one takes in all rows of nobody, and the others have none.
-        tables.begins.fill_(len(batch.ids_T))
-        tables.begins[: count + 1].copy_(few.begins)
-        tables.keys.fill_(1)
-        tables.keys[:count].copy_(few.keys)
-        tables.pages.fill_(self._nobody)
-        tables.pages[:count, :width].copy_(few.pages)
+        for i, nobody in enumerate(self._nobody):
+            attention.places[i].fill_(nobody * self._pools[i].size)
+            attention.places[i][: given.rows].copy_(given.places[i])
+            tables, few = attention.tables[i], given.tables[i]
+            count, width = few.pages.shape
+            # Behind the last sequence one takes in all rows of nobody, and the others have none.
+            tables.begins.fill_(len(batch.ids_T))
+            tables.begins[: count + 1].copy_(few.begins)
+            tables.keys.fill_(1)
+            tables.keys[:count].copy_(few.keys)
+            tables.pages.fill_(nobody)
+            tables.pages[:count, :width].copy_(few.pages)

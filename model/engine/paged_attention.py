@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pages import PagePool
+from .pages import PagePool, Run
 
 MIN_ROWS = 4
 
@@ -31,18 +31,19 @@ MIN_ROWS = 4
 class Stretch:
     """Consecutive new tokens of one sequence, all on one page.
 
-    `start`: position of the first. `pages`: its keys in order, the page of its own tokens last.
+    `start`: position of the first. `runs`: the pages of every pool that the first one sees, the
+    page of its own tokens last.
     """
 
     length: int
     start: int
-    pages: tuple[int, ...]
+    runs: tuple[Run, ...]
 
 
-def places(stretches: Sequence[Stretch], size: int) -> list[int]:
-    """Where new tokens are stored: page * size + position in it."""
+def places(stretches: Sequence[Stretch], pool: int, size: int) -> list[int]:
+    """Where new tokens are stored in the pool-th pool: page * size + position in it."""
     return [
-        stretch.pages[-1] * size + position % size
+        stretch.runs[pool].pages[-1] * size + position % size
         for stretch in stretches
         for position in range(stretch.start, stretch.start + stretch.length)
     ]
@@ -81,34 +82,34 @@ class _Meeting:
 
 @dataclass(eq=False)
 class PagedAttention:
-    """One pass's attention: a plan made from the stretches of its rows, for all layers.
+    """One pass's attention: a plan made from the stretches of its rows for the layers of each pool.
 
     `positions`: per tile. `padding`: rows of the pass that belong to nobody. `whole`: read the
     newest pages to their end, as decoding does, and not just to the next step. `stacked`: see
     `stacks`.
     """
 
-    pool: PagePool
+    pools: Sequence[PagePool]
     stretches: Sequence[Stretch]
     positions: int
     padding: int
     whole: bool
     device: torch.device
     stacked: bool = False
-    _plans: dict[int | None, list[_Call]] = field(default_factory=dict)
+    _plans: dict[int, list[_Call]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Lay the rows into tiles."""
         self._tiles: list[Stretch] = []
         gather: list[int] = []
         scatter: list[int] = []
-        row, width = 0, self.positions
+        row, width, self._size = 0, self.positions, self.pools[0].size
         for stretch in self.stretches:
             low = 0
             while low < stretch.length:
                 count = min(width, stretch.length - low, self._same_end(stretch, low))
                 at = len(self._tiles) * width
-                self._tiles.append(Stretch(count, stretch.start + low, stretch.pages))
+                self._tiles.append(Stretch(count, stretch.start + low, stretch.runs))
                 gather += [*range(row, row + count), *[row] * (width - count)]
                 scatter += range(at, at + count)
                 row += count
@@ -117,12 +118,23 @@ class PagedAttention:
         self.rows = row
         self._gather = torch.tensor(gather, device=self.device)
         self._scatter = torch.tensor(scatter, device=self.device)
-        self.places_T = torch.tensor(places(self.stretches, self.pool.size), device=self.device)
+        self._windows = [pool.window for pool in self.pools]
+        self._places = [
+            torch.tensor(places(self.stretches, pool, self._size), device=self.device)
+            for pool in range(len(self.pools))
+        ]
+
+    def write(self, k_TKD: Tensor, v_TKD: Tensor, layer: int, window: int | None) -> None:
+        """Store the rows' keys and values in the layer's pool."""
+        pool = self._windows.index(window)
+        self.pools[pool].write(layer, self._places[pool], k_TKD[: self.rows], v_TKD[: self.rows])
 
     def __call__(self, q_THD: Tensor, layer: int, window: int | None) -> Tensor:
         """[T, H, D]; the rows' own keys and values are in the pool already."""
+        which = self._windows.index(window)
+        pool = self.pools[which]
         heads, dim = q_THD.shape[1:]
-        kv_heads = self.pool.keys[layer].shape[2]
+        kv_heads = pool.keys[layer].shape[2]
         group, tiles = heads // kv_heads, len(self._tiles)
         q = q_THD.reshape(-1, kv_heads, group, dim)[self._gather]
         q_NKRD = (
@@ -132,9 +144,9 @@ class PagedAttention:
         )
         if (missing := MIN_ROWS - q_NKRD.shape[2]) > 0:
             q_NKRD = F.pad(q_NKRD, (0, 0, 0, missing))
-        if window not in self._plans:
-            self._plans[window] = self._plan(window, q_NKRD.shape[2], group, q_THD.dtype)
-        out_NKRD = self._merged(q_NKRD, layer, self._plans[window])
+        if which not in self._plans:
+            self._plans[which] = self._plan(which, q_NKRD.shape[2], group, q_THD.dtype)
+        out_NKRD = self._merged(q_NKRD, pool.keys[layer], pool.values[layer], self._plans[which])
         out = out_NKRD[:, :, : self.positions * group]
         out = out.reshape(tiles, kv_heads, self.positions, group, dim).transpose(1, 2)
         return out.flatten(0, 1)[self._scatter].flatten(1, 2)
@@ -142,10 +154,9 @@ class PagedAttention:
     def _same_end(self, stretch: Stretch, low: int) -> int:
         """How many tokens from `low` on read their own page to the same place."""
         at = stretch.start + low
-        return self.pool.read_end(at, whole=self.whole) - at
+        return self.pools[0].read_end(at, whole=self.whole) - at
 
-    def _merged(self, q_NKRD: Tensor, layer: int, calls: list[_Call]) -> Tensor:
-        keys, values = self.pool.keys[layer], self.pool.values[layer]
+    def _merged(self, q_NKRD: Tensor, keys: Tensor, values: Tensor, calls: list[_Call]) -> Tensor:
         parts: list[tuple[_Call, Tensor, Tensor]] = []
         depth = 0
         for call in calls:
@@ -179,21 +190,25 @@ class PagedAttention:
             merged[call.low : call.high] += out * weights[call.order, call.low : call.high]
         return merged.to(q_NKRD.dtype)
 
-    def _plan(self, window: int | None, rows: int, group: int, dtype: torch.dtype) -> list[_Call]:
-        met: list[_Meeting] = []
-        for order in range(max(len(tile.pages) for tile in self._tiles)):
-            for i, tile in enumerate(self._tiles):
-                last = (order + 1) * self.pool.size - 1
-                reached = window is None or last > tile.start - window
-                if order < len(tile.pages) and reached:
-                    met.append(self._meeting(order, i, tile, window))
+    def _plan(self, which: int, rows: int, group: int, dtype: torch.dtype) -> list[_Call]:
+        """Whom each tile meets. The pages that all tiles' windows have passed are not counted."""
+        pool = self.pools[which]
+        window, runs = pool.window, [tile.runs[which] for tile in self._tiles]
+        seen = [pool.first_seen(tile.start) for tile in self._tiles]
+        base = min(seen)
+        met = [
+            self._meeting(order, i, tile, run, pool)
+            for order in range(base, max(run.end for run in runs))
+            for i, (tile, run) in enumerate(zip(self._tiles, runs, strict=True))
+            if seen[i] <= order < run.end
+        ]
         masked = [meeting for meeting in met if meeting.masked]
         mask, blind = self._masks(masked, window, rows, group, dtype)
         calls, at = [], 0
         for step, few in _in_line(met):
             first, part = few[0], slice(at, at + len(few))
             call = _Call(
-                first.order,
+                first.order - base,
                 first.tile,
                 first.tile + len(few),
                 first.page,
@@ -206,14 +221,14 @@ class PagedAttention:
             at += len(few) * first.masked
         return calls
 
-    def _meeting(self, order: int, i: int, tile: Stretch, window: int | None) -> _Meeting:
-        start, keys = order * self.pool.size, self.pool.size
-        if order == len(tile.pages) - 1:
-            keys = self.pool.read_end(tile.start, whole=self.whole) - start
-        seen = keys == self.pool.size and start + keys - 1 <= tile.start
-        if window is not None:
-            seen = seen and start > tile.start + tile.length - 1 - window
-        return _Meeting(order, i, tile, tile.pages[order], keys, not seen)
+    def _meeting(self, order: int, i: int, tile: Stretch, run: Run, pool: PagePool) -> _Meeting:
+        start, keys = order * pool.size, pool.size
+        if order == run.end - 1:
+            keys = pool.read_end(tile.start, whole=self.whole) - start
+        seen = keys == pool.size and start + keys - 1 <= tile.start
+        if pool.window is not None:
+            seen = seen and start > tile.start + tile.length - 1 - pool.window
+        return _Meeting(order, i, tile, run.page(order), keys, not seen)
 
     def _masks(
         self,
@@ -227,12 +242,12 @@ class PagedAttention:
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         count = len(masked)
         figures = torch.tensor(
-            [[m.at.start, m.at.length, m.order * self.pool.size] for m in masked], dtype=torch.long
+            [[m.at.start, m.at.length, m.order * self._size] for m in masked], dtype=torch.long
         ).reshape(count, 3, 1, 1)
         start, length, first = figures.to(self.device).unbind(1)
         offsets = torch.arange(self.positions, device=self.device)[None, :, None]
         query = start + torch.minimum(offsets, length - 1)
-        key = first + torch.arange(self.pool.size, device=self.device)
+        key = first + torch.arange(self._size, device=self.device)
         seen = key <= query
         if window is not None:
             seen &= key > query - window
@@ -272,7 +287,7 @@ def _in_line(met: list[_Meeting]) -> Iterator[tuple[int, list[_Meeting]]]:
 def stacks(rows: int, pool: PagePool) -> bool:
     """Whether tiles of `rows` rows that lie above one another in one product get the bits that
     they get apart, tried with random figures as row_counts does."""
-    keys, threads = pool.keys[0], torch.get_num_threads()
+    keys, threads = next(iter(pool.keys.values())), torch.get_num_threads()
     return _stacks(max(rows, MIN_ROWS), keys.shape[1:], keys.dtype, keys.device, threads)
 
 

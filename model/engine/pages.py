@@ -1,7 +1,8 @@
 """The memory for keys and values: pages of a fixed number of positions, counted by their users.
 
-A sequence owns a list of pages; those of a shared prefix stand in many lists. Knows nothing of
-requests or of token ids.
+Layers that attend through the same window share a pool. In the pool of full attention a sequence
+owns pages for its whole life; where a window lets go of old keys it owns as many as the window
+reaches over, and takes them in turn. Knows nothing of requests or of token ids.
 
 Shapes: P pages, S positions per page, K key-value heads, D head dimension.
 """
@@ -9,6 +10,8 @@ Shapes: P pages, S positions per page, K key-value heads, D head dimension.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 import numpy as np
@@ -21,13 +24,52 @@ PAGE = 256  # also the page size that flash-attn's paged kernels want
 STEP = 64  # a prompt's newest page is read in so many positions more at a time
 
 
-class PagePool:
-    """`count` pages of `size` positions.
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring pages of a sequence; `first` is the place of the first one among all its
+    pages."""
 
-    The first `slots` pages are given out by slot(), the rest by take(). Memory is touched only
-    where it is written; the lowest free page is taken, so that sequences that go on side by side
-    are read in one go and little memory is ever touched. `tainted`: some page may hold
-    a figure that is not finite; such a one reaches whoever reads the page later even from behind
+    first: int = 0
+    pages: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """The place behind the last one."""
+        return self.first + len(self.pages)
+
+    def page(self, place: int) -> int:
+        """The page at a place."""
+        return self.pages[place - self.first]
+
+
+@dataclass
+class PageTable:
+    """Which pages of one pool hold a sequence's keys, by their place in it.
+
+    The first are `stored`, another's. Its own follow from the place `begin` on; those that are not
+    `lasting` are used in turn, since the window has let go of what they held.
+    """
+
+    stored: Run = Run()
+    begin: int = 0
+    own: list[int] = field(default_factory=list)
+    lasting: bool = True
+
+    def page(self, place: int) -> int:
+        """The page at a place that can still be seen."""
+        if place < self.begin:
+            return self.stored.page(place)
+        return self.own[(place - self.begin) % len(self.own)]
+
+
+class PagePool:
+    """`count` pages of `size` positions for the keys and values of `layers`, None for all.
+
+    They attend through `window`, None for full attention, of which a sequence holds at most `ring`
+    pages. The first `slots` pages are given out by slot(), the rest by take(). Memory is touched
+    only where it is written; the lowest free page is taken, so that sequences that go on side by
+    side are read in one go and little memory is ever touched. `tainted`: some page may hold a
+    figure that is not finite; such a one reaches whoever reads the page later even from behind
     a mask, so pages are then cleared before they are used again.
     """
 
@@ -39,11 +81,17 @@ class PagePool:
         slots: int,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        layers: Sequence[int] | None = None,
+        window: int | None = None,
+        ring: int | None = None,
     ) -> None:
         assert count >= slots
-        shape = (config.num_layers, count, size, config.num_kv_heads, config.head_dim)
-        self.keys = list(_zeros(shape, dtype, device).unbind())
-        self.values = list(_zeros(shape, dtype, device).unbind())
+        layers = range(config.num_layers) if layers is None else layers
+        self.window, self.ring = window, ring
+        shape = (len(layers), count, size, config.num_kv_heads, config.head_dim)
+        self.keys = dict(zip(layers, _zeros(shape, dtype, device).unbind(), strict=True))
+        self.values = dict(zip(layers, _zeros(shape, dtype, device).unbind(), strict=True))
         self.tainted = False
         self.count, self.size = count, size
         self.step = min(STEP, size)
@@ -83,13 +131,21 @@ class PagePool:
         """Forget what part of a page held, if that might do harm."""
         if not self.tainted:
             return
-        for layer in (*self.keys, *self.values):
+        for layer in (*self.keys.values(), *self.values.values()):
             layer[page, start:end].zero_()
 
     def copy(self, source: int, target: int, positions: int) -> None:
         """The first positions of a page into another."""
-        for layer in (*self.keys, *self.values):
+        for layer in (*self.keys.values(), *self.values.values()):
             layer[target, :positions] = layer[source, :positions]
+
+    def first_seen(self, position: int) -> int:
+        """The place of the first page that a token at `position` sees."""
+        return 0 if self.window is None else max(0, position - self.window + 1) // self.size
+
+    def bounded(self, pages: int) -> int:
+        """How many pages of its own a sequence holds that fills so many in turn."""
+        return pages if self.ring is None else min(pages, self.ring)
 
     def read_end(self, position: int, *, whole: bool) -> int:
         """Where reading ends that begins at a page's start and takes in `position`."""
@@ -114,6 +170,9 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(lazy).view(dtype).view(shape)
 
 
-def page_bytes(config: ModelConfig, dtype: torch.dtype, size: int = PAGE) -> int:
-    """Memory of one page over all layers."""
-    return size * 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+def page_bytes(
+    config: ModelConfig, dtype: torch.dtype, size: int = PAGE, layers: int | None = None
+) -> int:
+    """Memory of one page over so many layers, None for all."""
+    layers = config.num_layers if layers is None else layers
+    return size * 2 * layers * config.num_kv_heads * config.head_dim * dtype.itemsize

@@ -37,14 +37,16 @@ class EngineMemoryError(MemoryError):
 
 
 class Passes:
-    """Feeds pieces to a model whose keys and values lie in `pool`.
+    """Feeds pieces to a model whose keys and values lie in `pools`.
 
     `exact`: whether every row's figures are the same bits whatever runs beside it; always False
     without `batch_invariant`. `attention`: the name of the way attention is computed.
     """
 
-    def __init__(self, model: Transformer, pool: PagePool, *, batch_invariant: bool) -> None:
-        self.model, self.pool = model, pool
+    def __init__(
+        self, model: Transformer, pools: Sequence[PagePool], *, batch_invariant: bool
+    ) -> None:
+        self.model, self.pools = model, pools
         weight = model.embedding.weight
         self.device, config = weight.device, model.config
         group = config.num_heads // config.num_kv_heads
@@ -62,7 +64,7 @@ class Passes:
         )
         self._graphs: DecodeGraphs | None = None
         if self._kernel is not None:
-            self._graphs = DecodeGraphs(model, pool, cuda_graph)
+            self._graphs = DecodeGraphs(model, pools, cuda_graph)
             self.attention += ", decoding recorded"
             if not batch_invariant:
                 self._decode = RowCounts((*DECODE_SIZES, DECODE_ROWS))
@@ -70,7 +72,9 @@ class Passes:
         tile = max(16, 32 // group) * (2 if weight.dtype == torch.bfloat16 else 1)
         self._tiles = {True: 1, False: tile}
         self._stacked = {
-            decoding: not batch_invariant or self._kernel is not None or stacks(tile * group, pool)
+            decoding: not batch_invariant
+            or self._kernel is not None
+            or stacks(tile * group, pools[0])
             for decoding, tile in self._tiles.items()
         }
 
@@ -97,7 +101,7 @@ class Passes:
             ids += [*track.tokens[start : start + piece.length], *piece.draft]
             positions += range(start, start + length)
             alphas += [track.alpha] * length
-            stretches += track.stretches(start, length, self.pool.size)
+            stretches += track.stretches(start, length, self.pools)
         padding = counts.padded(len(ids)) - len(ids)
         positions += [0] * padding
         cos, sin = self._rotations.rows(positions, alphas + alphas[:1] * padding)
@@ -112,7 +116,8 @@ class Passes:
         hidden_TE = graphs.hidden(batch) if graphs else self.model.hidden(batch)
         # Keys and values that are not finite leave no finite row behind them.
         if not hidden_TE[: len(ids)].isfinite().all():
-            self.pool.tainted = True
+            for pool in self.pools:
+                pool.tainted = True
         for piece in pieces:
             piece.track.fed += piece.rows
         for block in _blocks(wanted, self._logits.most or MOST_LOGITS):
@@ -122,9 +127,9 @@ class Passes:
         self, stretches: list[Stretch], padding: int, *, decoding: bool
     ) -> PagedAttention | VarlenAttention:
         if self._kernel is not None:
-            return VarlenAttention.over(self.pool, stretches, self.device, self._kernel)
+            return VarlenAttention.over(self.pools, stretches, self.device, self._kernel)
         return PagedAttention(
-            self.pool,
+            self.pools,
             stretches,
             self._tiles[decoding],
             padding,

@@ -3,6 +3,8 @@
 A prompt that begins like an earlier one (few-shot exemplars, a system message, a conversation that
 grows) takes its beginning from here. Prefixes are shared in whole blocks of ids; the pages that
 hold them by reference, but for the last, unfinished one, of which a sequence makes its own copy.
+Of a layer with a window only the pages are kept that the next token sees, so a prefix can be taken
+up at the places where one was stored, and not everywhere before them.
 What changes keys and values without changing ids parts the tree: dtype and weights belong to the
 engine, NTK's alpha is the key of a root. Only prompts come in, never tokens written by decoding,
 whose bits may differ from those that prefill would give.
@@ -16,8 +18,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .pages import PagePool
-from .sequence import Ids
+from .pages import PagePool, Run
+from .sequence import Ids, Track
 
 BLOCK = 16
 
@@ -26,14 +28,14 @@ BLOCK = 16
 class Node:
     """A run of whole blocks behind its parent's; a root has no ids.
 
-    `length`: tokens from the root to its end. `pages`: those that hold its ids, in order; the
-    first may hold the end of its parent's as well. `pins`: sequences that stand on it now.
+    `length`: tokens from the root to its end. `runs`: the pages of each pool that a token behind
+    its end sees, perhaps fewer where a window is at work. `pins`: sequences that stand on it now.
     """
 
     ids: Ids
     parent: Node | None
     length: int = 0
-    pages: tuple[int, ...] = ()
+    runs: tuple[Run, ...] = ()
     children: dict[Ids, Node] = field(default_factory=dict)
     pins: int = 0
     used: int = 0
@@ -46,46 +48,33 @@ class Node:
 
 
 class PrefixCache:
-    """`pages`: how many are held now. `block`: tokens per block, a divisor of the page size."""
+    """`block`: tokens per block, a divisor of the page size."""
 
-    def __init__(self, pool: PagePool, block: int = BLOCK) -> None:
-        if pool.size % block:
-            raise ValueError(f"pages of {pool.size} positions do not hold whole blocks of {block}")
-        self.block, self._pool = block, pool
+    def __init__(self, pools: Sequence[PagePool], block: int = BLOCK) -> None:
+        self._size = pools[0].size
+        if self._size % block:
+            raise ValueError(f"pages of {self._size} positions do not hold whole blocks of {block}")
+        self.block, self._pools = block, pools
         self._roots: dict[float, Node] = {}
-        self._held: Counter[int] = Counter()
+        self._held = [Counter[int]() for _ in pools]
         self._clock = 0
 
-    @property
-    def pages(self) -> int:
-        """Pages held by the tree."""
-        return len(self._held)
+    def pages(self, pool: int) -> int:
+        """Pages of the pool-th pool held by the tree."""
+        return len(self._held[pool])
 
     def known(self, ids: Ids, alpha: float) -> int:
-        """How many of the first ids are stored, in whole blocks; changes nothing."""
-        return sum(shared for _, shared in self._walk(ids, alpha))
+        """How many of the first ids can be taken from here, in whole blocks; changes nothing."""
+        return self._usable(ids, alpha)[1]
 
     def match(self, ids: Ids, alpha: float) -> Node:
-        """The node at the end of the longest stored prefix of `ids`, a root where there is none.
+        """The node at the end of the longest prefix of `ids` that can be taken from here, a root
+        where there is none.
 
         A node that goes on otherwise is cut in two.
         """
-        node = self._root(alpha)
-        self._clock += 1
-        for child, shared in list(self._walk(ids, alpha)):
-            node = child if shared == len(child.ids) else self._cut(child, shared)
-            node.used = self._clock
-        return node
-
-    def pages_of(self, node: Node) -> list[int]:
-        """The pages that hold the node's whole prefix, the last one perhaps in part."""
-        pages, first = list(node.pages), self._first(node)
-        above = node.parent
-        while above is not None and above.parent is not None:
-            # Where both hold one page, the lower node's holds more of it.
-            pages[:0] = above.pages[: first - self._first(above)]
-            first, above = self._first(above), above.parent
-        return pages
+        node, length = self._usable(ids, alpha)
+        return self._touched(node, length)
 
     def pin(self, node: Node) -> None:
         """Keep a node, and so all above it, until unpin."""
@@ -96,29 +85,40 @@ class PrefixCache:
         assert node.pins > 0
         node.pins -= 1
 
-    def insert(self, ids: Ids, alpha: float, pages: Sequence[int], room: int) -> None:
-        """Store the whole blocks of a prompt that has been read; `pages` hold it from its start,
-        and the tree becomes one of their users. Nothing happens where the tree would then hold
-        more than `room` pages."""
-        end = len(ids) // self.block * self.block
-        found = self.match(ids[:end], alpha)
-        if found.length == end:
-            return
-        new = pages[found.length // self._pool.size : -(-end // self._pool.size)]
-        self.pin(found)
-        more = len([page for page in new if page not in self._held])
-        self.evict(self.pages + more - room)
-        self.unpin(found)
-        if self.pages + more > room:
-            return
-        node = Node(ids[found.length : end], found, end, self._hold(new), used=self._clock)
-        found.children[node.ids[: self.block]] = node
+    def insert(self, ids: Ids, alpha: float, track: Track, rooms: Sequence[int]) -> None:
+        """Store the whole blocks of a prompt that `track` has just read.
 
-    def evict(self, pages: int) -> int:
-        """Drop leaves nobody stands on until the tree holds so many pages less, if there are as
-        many; returns how many it let go."""
-        before = self.pages
-        while before - self.pages < pages:
+        The tree becomes one more user of the pages that stay as they are, and copies the others.
+        Nothing happens where it would then hold more than rooms[i] pages of a pool, or where no
+        page is free for a copy.
+        """
+        end = len(ids) // self.block * self.block
+        if not end:
+            return
+        path = [(self._root(alpha), 0), *self._walk(ids[:end], alpha)]
+        node, shared = path[-1]
+        above = self._touched(node, node.length - len(node.ids) + shared)
+        if self._holds(above, end):
+            return
+        # No lower, so that a copy is made for good only where there is room for all.
+        self.pin(above)
+        runs = self._kept(end, above, track, rooms)
+        self.unpin(above)
+        if runs is None:
+            return
+        if above.length == end:
+            for i, run in enumerate(above.runs):
+                self._let_go(i, run)
+            above.runs = runs
+            return
+        child = Node(ids[above.length : end], above, end, runs, used=self._clock)
+        above.children[child.ids[: self.block]] = child
+
+    def evict(self, pool: int, pages: int) -> int:
+        """Drop leaves nobody stands on until the tree holds so many pages of a pool less, if there
+        are as many; returns how many it let go."""
+        before = self.pages(pool)
+        while before - self.pages(pool) < pages:
             leaves = [
                 node
                 for root in self._roots.values()
@@ -128,30 +128,93 @@ class PrefixCache:
             for leaf in sorted(leaves, key=lambda node: node.used):
                 assert leaf.parent is not None
                 del leaf.parent.children[leaf.ids[: self.block]]
-                self._let_go(leaf.pages)
-                if before - self.pages >= pages:
+                for i, run in enumerate(leaf.runs):
+                    self._let_go(i, run)
+                if before - self.pages(pool) >= pages:
                     break
             if not leaves:
                 break
-        return before - self.pages
+        return before - self.pages(pool)
 
-    def _hold(self, pages: Sequence[int]) -> tuple[int, ...]:
-        self._held.update(pages)
-        return tuple(self._pool.share(page) for page in pages)
+    def _kept(
+        self, end: int, above: Node, track: Track, rooms: Sequence[int]
+    ) -> tuple[Run, ...] | None:
+        """What a token behind `end` sees, held by the tree from now on; None for no room."""
+        wanted: list[list[int | None]] = []  # None for a page to be copied
+        for i, pool in enumerate(self._pools):
+            low, high = pool.first_seen(end), -(-end // self._size)
+            pages = [self._whole(above, i, place, track) for place in range(low, high)]
+            more = sum(page is None or page not in self._held[i] for page in pages)
+            self.evict(i, self.pages(i) + more - rooms[i])
+            if self.pages(i) + more > rooms[i] or pool.free < pages.count(None):
+                return None
+            wanted.append(pages)
+        runs = []
+        for i, (pool, pages) in enumerate(zip(self._pools, wanted, strict=True)):
+            low, copies = pool.first_seen(end), list[int]()
+            for place, page in enumerate(pages, low):
+                if page is None:
+                    copies.append(pool.take())
+                    pool.copy(track.page(i, place), copies[-1], self._size)
+            fresh = iter(copies)
+            held = tuple(next(fresh) if page is None else page for page in pages)
+            runs.append(self._hold(i, Run(low, held)))
+            for page in copies:
+                pool.give_back(page)
+        return tuple(runs)
 
-    def _let_go(self, pages: Sequence[int]) -> None:
-        for page in pages:
-            self._pool.give_back(page)
-            self._held[page] -= 1
-            if not self._held[page]:
-                del self._held[page]
+    def _whole(self, above: Node, pool: int, place: int, track: Track) -> int | None:
+        """A page that holds the prompt's keys at a place for good, None where there is none."""
+        if above.runs and (place + 1) * self._size <= above.length:
+            run = above.runs[pool]
+            if run.first <= place < run.end:
+                return run.page(place)
+        return track.page(pool, place) if track.lasts(pool, place) else None
+
+    def _holds(self, node: Node, length: int) -> bool:
+        """Whether a token behind the first `length` ids sees all it needs in a node's pages."""
+        return node.length >= length and all(
+            run.first <= pool.first_seen(length) and run.end >= -(-length // self._size)
+            for pool, run in zip(self._pools, node.runs, strict=True)
+        )
+
+    def _usable(self, ids: Ids, alpha: float) -> tuple[Node, int]:
+        """The node in which the longest usable prefix ends, and its length."""
+        found = self._root(alpha), 0
+        for node, shared in self._walk(ids, alpha):
+            length = node.length - len(node.ids) + shared
+            if self._holds(node, length):
+                found = node, length
+        return found
+
+    def _touched(self, node: Node, length: int) -> Node:
+        """The node that ends at `length`, cut from `node` if need be; it and all above it have now
+        been used."""
+        if length < node.length:
+            node = self._cut(node, length - node.length + len(node.ids))
+        self._clock += 1
+        above: Node | None = node
+        while above is not None:
+            above.used = self._clock
+            above = above.parent
+        return node
+
+    def _hold(self, pool: int, run: Run) -> Run:
+        self._held[pool].update(run.pages)
+        for page in run.pages:
+            self._pools[pool].share(page)
+        return run
+
+    def _let_go(self, pool: int, run: Run) -> None:
+        held = self._held[pool]
+        for page in run.pages:
+            self._pools[pool].give_back(page)
+            held[page] -= 1
+            if not held[page]:
+                del held[page]
 
     def _root(self, alpha: float) -> Node:
         return self._roots.setdefault(alpha, Node((), None))
-
-    def _first(self, node: Node) -> int:
-        """Which page of a sequence the node's first id lies on."""
-        return (node.length - len(node.ids)) // self._pool.size
 
     def _walk(self, ids: Ids, alpha: float) -> Iterator[tuple[Node, int]]:
         """The nodes along `ids` and how many of their ids are shared; the last may be partial."""
@@ -171,13 +234,14 @@ class PrefixCache:
     def _cut(self, node: Node, at: int) -> Node:
         """Put the first `at` ids of a node into a node above it, and return that."""
         assert node.parent is not None
-        first, size = self._first(node), self._pool.size
-        middle = node.length - len(node.ids) + at
-        upper = self._hold(node.pages[: -(-middle // size) - first])
-        lower = self._hold(node.pages[middle // size - first :])
-        self._let_go(node.pages)
-        above = Node(node.ids[:at], node.parent, middle, upper, used=node.used)
+        length = node.length - len(node.ids) + at
+        end = -(-length // self._size)
+        runs = tuple(
+            self._hold(i, Run(run.first, run.pages[: max(0, end - run.first)]))
+            for i, run in enumerate(node.runs)
+        )
+        above = Node(node.ids[:at], node.parent, length, runs, used=node.used)
         node.parent.children[node.ids[: self.block]] = above
-        node.ids, node.parent, node.pages = node.ids[at:], above, lower
+        node.ids, node.parent = node.ids[at:], above
         above.children[node.ids[: self.block]] = node
         return above

@@ -10,10 +10,10 @@ a budget of prompt tokens, cut into chunks where they do not fit. Knows nothing 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .pages import PagePool
+from .pages import PagePool, PageTable
 from .prefix_cache import Node, PrefixCache
 from .sequence import AnyTrack, GeneratingTrack, Ids, Piece, PromptTrack, ScoringTrack
 
@@ -24,14 +24,14 @@ PREFIX_SHARE = 0.125
 class Job:
     """One request: its root track, the branches that stand on it, and its pages.
 
-    It stands on the stored prefix `pinned`, if on any. `spare`: pages set aside for branches.
-    `stored`: its own prompt has been offered to the prefix cache.
+    It stands on the stored prefix `pinned`, if on any. `spare`: pages of each pool set aside for
+    branches. `stored`: its own prompt has been offered to the prefix cache.
     """
 
     id: int
     root: AnyTrack
     branches: list[ScoringTrack] = field(default_factory=list)
-    spare: list[int] = field(default_factory=list)
+    spare: list[list[int]] = field(default_factory=list)
     pinned: Node | None = None
     stored: bool = False
 
@@ -42,42 +42,62 @@ class Job:
         return self.root.prompt[:-1]
 
     @property
+    def kept(self) -> Ids:
+        """The ids whose keys and values are kept for other prompts."""
+        return self.root.prompt[: self.root.shared]
+
+    @property
     def reading(self) -> bool:
         """Whether its prompt is still being read."""
         return self.root.fed < len(self.root.prompt)
 
-    def pages_needed(self, size: int) -> int:
-        """Pages of `size` positions for its whole life, the slot of a decoding one not counted."""
+    def places(self, size: int) -> int:
+        """How many pages of `size` positions the root's tokens fill in its whole life, the slot of
+        a decoding one not counted."""
         root = self.root
         if isinstance(root, GeneratingTrack):
             # Its last token is never fed, and its last page is the slot.
             return (len(root.prompt) + root.request.sampling.max_tokens - 1) // size
         if isinstance(root, ScoringTrack):
             return -(-(len(root.tokens) - 1) // size)
+        return -(-len(root.tokens) // size)
+
+    def branch_places(self, size: int) -> list[int]:
+        """Pages that each branch's tokens fill behind the whole pages of the root."""
+        root = self.root
+        if not isinstance(root, PromptTrack):
+            return []
         read = len(root.tokens)
-        branches = [read + len(line) - 1 for line in root.continuations if len(line) > 1]
-        return -(-read // size) + sum(-(-end // size) - read // size for end in branches)
+        ends = [read + len(line) - 1 for line in root.continuations if len(line) > 1]
+        return [-(-end // size) - read // size for end in ends]
+
+    def pages_needed(self, pool: PagePool, stored: int = 0) -> int:
+        """Pages of its own for its whole life, where so many of the root's are another's."""
+        own = pool.bounded(self.places(pool.size) - stored)
+        return own + sum(map(pool.bounded, self.branch_places(pool.size)))
 
     def tracks(self) -> Iterator[AnyTrack]:
         """Root and branches."""
         yield self.root
         yield from self.branches
 
-    def branch_out(self, pool: PagePool) -> None:
+    def branch_out(self, pools: Sequence[PagePool]) -> None:
         """Put the continuations' tracks beside the root once its prompt has been read: on its
         whole pages, and on copies of the last one."""
         root = self.root
         if not isinstance(root, PromptTrack) or not root.branches or self.branches:
             return
         self.branches = [branch for branch in root.branches if branch is not None]
-        whole, rest = divmod(len(root.tokens), pool.size)
-        for branch in self.branches:
+        size, length = pools[0].size, len(root.tokens)
+        whole, rest = divmod(length, size)
+        for branch, places in zip(self.branches, self.branch_places(size), strict=True):
             branch.alpha, branch.cleared = root.alpha, branch.fed
-            branch.pages = [pool.share(page) for page in root.pages[:whole]]
-            for _ in range(-(-(len(branch.tokens) - 1) // pool.size) - whole):
-                branch.pages.append(self.spare.pop())
-            if rest:
-                pool.copy(root.pages[whole], branch.pages[whole], rest)
+            for i, pool in enumerate(pools):
+                own = [self.spare[i].pop() for _ in range(pool.bounded(places))]
+                stored = root.run(i, min(whole, pool.first_seen(length)), whole)
+                branch.tables.append(PageTable(stored, whole, own, len(own) == places))
+                if rest:
+                    pool.copy(root.page(i, whole), branch.page(i, whole), rest)
 
     @property
     def finished(self) -> bool:
@@ -97,51 +117,60 @@ class Scheduler:
     """A waiting line, the running jobs, and the budgets.
 
     `token_budget`: prompt tokens fed per step. `max_jobs`: requests computed at a time. Stored
-    prefixes take at most PREFIX_SHARE of the pool's pages. Drafts are tried while fewer than
+    prefixes take at most PREFIX_SHARE of each pool's pages. Drafts are tried while fewer than
     `draft_rows` tokens would be decoded.
     """
 
     def __init__(
-        self, max_jobs: int, token_budget: int, pool: PagePool, *, prefixes: bool, draft_rows: int
+        self,
+        max_jobs: int,
+        token_budget: int,
+        pools: Sequence[PagePool],
+        *,
+        prefixes: bool,
+        draft_rows: int,
     ) -> None:
-        self.max_jobs, self.token_budget, self.pool = max_jobs, token_budget, pool
-        self.draft_rows = draft_rows
-        self.prefixes = PrefixCache(pool)
+        self.max_jobs, self.token_budget, self.pools = max_jobs, token_budget, pools
+        self.draft_rows, self._size = draft_rows, pools[0].size
+        self.prefixes = PrefixCache(pools)
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
-        self._pages = pool.free
-        self._prefix_room = int(PREFIX_SHARE * self._pages) if prefixes else 0
+        self._pages = [pool.free for pool in pools]
+        self._rooms = [int(PREFIX_SHARE * pages) for pages in self._pages] if prefixes else None
 
     def add(self, job: Job) -> None:
         """Queue a job. Raises ValueError if it could never be admitted."""
-        needed = job.pages_needed(self.pool.size)
-        if needed > self._pages:
-            size = self.pool.size
-            raise ValueError(
-                f"needs {needed * size} tokens of cache, the budget is {self._pages * size}; "
-                "give it more (--kv-memory)"
-            )
+        size = self._size
+        for pool, pages in zip(self.pools, self._pages, strict=True):
+            if (needed := job.pages_needed(pool)) > pages:
+                raise ValueError(
+                    f"needs {needed * size} tokens of cache, the budget is {pages * size}; "
+                    "give it more (--kv-memory)"
+                )
         self.waiting.append(job)
 
     def remove(self, job: Job) -> None:
         """Forget a job and free its pages."""
         self.running.remove(job)
-        for page in job.spare:
-            self.pool.give_back(page)
-        for track in job.tracks():
-            for page in track.pages:
-                self.pool.give_back(page)
-            if track.slot is not None:
-                self.pool.give_back(track.slot, slot=True)
+        for i, pool in enumerate(self.pools):
+            for page in job.spare[i]:
+                pool.give_back(page)
+            for track in job.tracks():
+                for page in track.tables[i].own:
+                    pool.give_back(page)
+                if track.slot is not None:
+                    pool.give_back(track.slot, slot=True)
         if job.pinned is not None:
             self.prefixes.unpin(job.pinned)
 
     def store_prompts(self) -> None:
-        """Offer every prompt that has now been read to the prefix cache."""
+        """Offer what is kept of every prompt to the prefix cache, as soon as it has been read: a
+        little later a window may have let go of it."""
         for job in self.running:
-            if job.root.prompt and not job.reading and not job.stored:
+            if not job.stored and job.root.fed >= len(job.kept):
                 job.stored = True
-                self._store(job)
+                if self._rooms is not None:
+                    self.prefixes.insert(job.kept, job.root.alpha, job.root, self._rooms)
 
     def plan(self) -> tuple[list[Piece], list[Piece]]:
         """The pieces of the next step: of decoding sequences, and of prompts in order of
@@ -175,38 +204,25 @@ class Scheduler:
 
     def _prepare(self, track: AnyTrack, start: int, length: int) -> None:
         """Clear what the coming tokens will be read with, moving a full slot into its page."""
-        pool, size = self.pool, self.pool.size
+        size = self._size
         if track.slot is not None and start // size > track.closed:
-            pool.copy(track.slot, track.pages[track.closed], size)
+            for i, pool in enumerate(self.pools):
+                pool.copy(track.slot, track.tables[i].page(track.closed), size)
             track.closed += 1
         # Decoding reads its slot whole, a prompt its newest page up to the next step.
         decoding = isinstance(track, GeneratingTrack) and track.decoding
-        end = pool.read_end(start + length - 1, whole=decoding)
+        end = self.pools[0].read_end(start + length - 1, whole=decoding)
         while track.cleared < end:
-            index, low = divmod(track.cleared, size)
-            high = min(size, end - index * size)
-            pool.clear(track.page(index), low, high)
-            track.cleared = index * size + high
+            place, low = divmod(track.cleared, size)
+            high = min(size, end - place * size)
+            for i, pool in enumerate(self.pools):
+                pool.clear(track.page(i, place), low, high)
+            track.cleared = place * size + high
 
     def _draft(self, track: GeneratingTrack, decoding: int) -> Ids:
         """Within its page, and within its share of the rows that are nearly free."""
-        on_page = self.pool.size - track.fed % self.pool.size - 1
+        on_page = self._size - track.fed % self._size - 1
         return track.draft(min((self.draft_rows - decoding) // max(decoding, 1), on_page))
-
-    def _store(self, job: Job) -> None:
-        root, size = job.root, self.pool.size
-        kept = root.prompt[: root.shared]
-        pages = [root.page(i) for i in range(-(-len(kept) // size))]
-        copied: int | None = None
-        if root.slot is not None and root.slot in pages:
-            if self.pool.free and self._prefix_room:
-                copied = pages[-1] = self.pool.take()
-                self.pool.copy(root.slot, copied, len(kept) % size)
-            else:
-                pages.pop()
-        self.prefixes.insert(kept[: len(pages) * size], root.alpha, pages, self._prefix_room)
-        if copied is not None:
-            self.pool.give_back(copied)
 
     def _admit(self) -> None:
         for job in list(self.waiting):
@@ -222,8 +238,12 @@ class Scheduler:
     def _is_being_read(self, job: Job) -> bool:
         """Whether a running prompt will soon store more of this one's beginning than is stored."""
         ids, alpha = job.shareable, job.root.alpha
-        reading = [other for other in self.running if other.reading and other.root.alpha == alpha]
-        if not self._prefix_room or not reading or len(ids) < self.prefixes.block:
+        reading = [
+            other
+            for other in self.running
+            if other.reading and not other.stored and other.root.alpha == alpha
+        ]
+        if self._rooms is None or not reading or len(ids) < self.prefixes.block:
             return False
         wanted = ids[: self.prefixes.known(ids, alpha) + self.prefixes.block]
         if len(wanted) % self.prefixes.block:
@@ -246,26 +266,32 @@ class Scheduler:
         return self._give(job, None)
 
     def _give(self, job: Job, found: Node | None) -> bool:
-        size, root = self.pool.size, job.root
-        stored = self.prefixes.pages_of(found) if found else []
-        whole = found.length // size if found else 0
-        needed = job.pages_needed(size) - whole
-        while self.pool.free < needed:
-            if not self.prefixes.evict(1):
-                return False
-        taken = [self.pool.take() for _ in range(needed)]
-        root.pages = [self.pool.share(page) for page in stored[:whole]]
-        if isinstance(root, PromptTrack):
-            own = -(-len(root.tokens) // size) - whole
-            root.pages += taken[:own]
-            job.spare = taken[own:]
-        else:
-            root.pages += taken
+        size, root = self._size, job.root
+        whole, rest = divmod(found.length if found else 0, size)
+        needed = [job.pages_needed(pool, whole) for pool in self.pools]
+        for i, pool in enumerate(self.pools):
+            while pool.free < needed[i]:
+                if not self.prefixes.evict(i, 1):
+                    return False
+        for i, pool in enumerate(self.pools):
+            taken = [pool.take() for _ in range(needed[i])]
+            places = job.places(size) - whole
+            own = pool.bounded(places)
+            table = PageTable(begin=whole, own=taken[:own], lasting=own == places)
+            if found is not None:
+                table.stored = found.runs[i]
+            root.tables.append(table)
+            job.spare.append(taken[own:])
         if isinstance(root, GeneratingTrack):
-            root.slot, root.closed = self.pool.slot(), len(root.prompt) // size
+            slots = {pool.slot() for pool in self.pools}
+            assert len(slots) == 1  # they are taken and given back together
+            (root.slot,) = slots
+            root.closed = len(root.prompt) // size
         if found is not None:
             job.pinned = found
             root.fed = root.cleared = found.length
-            if rest := found.length % size:
-                self.pool.copy(stored[whole], root.page(whole), rest)
+            job.stored = found.length >= len(job.kept)
+            if rest:
+                for i, pool in enumerate(self.pools):
+                    pool.copy(found.runs[i].page(whole), root.page(i, whole), rest)
         return True

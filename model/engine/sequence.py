@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .drafts import Drafts
 from .paged_attention import Stretch
+from .pages import PagePool, PageTable, Run
 from .sampling import Sampling, choose
 
 Ids = tuple[int, ...]
@@ -81,9 +82,10 @@ class Track:
     """One line of tokens on its way through the model, and the pages that hold its keys.
 
     tokens[:fed] are in the pages. `prompt`: ids that may be read from what others have read; none
-    for a line whose positions are scored. `shared`: how many of them are kept for others. `pages`
-    hold the tokens in order; where it decodes, the first `closed` do, and the newest tokens lie in
-    `slot`. `cleared`: positions that may be read.
+    for a line whose positions are scored. `shared`: how many of them are kept for others. `tables`,
+    one per pool, list the pages of the tokens; where it decodes, the first `closed` places do, and
+    the newest tokens lie in `slot`, the same page of every pool. `cleared`: positions that may be
+    read.
     """
 
     tokens: list[int]
@@ -91,7 +93,7 @@ class Track:
     alpha: float = 1.0
     prompt: Ids = ()
     shared: int | None = None
-    pages: list[int] = field(default_factory=list)
+    tables: list[PageTable] = field(default_factory=list)
     slot: int | None = None
     closed: int = 0
     cleared: int = 0
@@ -100,17 +102,30 @@ class Track:
         """Tokens not yet fed."""
         return len(self.tokens) - self.fed
 
-    def page(self, index: int) -> int:
-        """The page of its index-th run of tokens."""
-        return self.slot if self.slot is not None and index >= self.closed else self.pages[index]
+    def page(self, pool: int, place: int) -> int:
+        """The page of the pool-th pool that holds the place-th run of tokens."""
+        slot = self.slot
+        return slot if slot is not None and place >= self.closed else self.tables[pool].page(place)
 
-    def stretches(self, start: int, length: int, size: int) -> Iterator[Stretch]:
-        """The next tokens [start, start + length), cut where a page of `size` ends."""
-        end = start + length
+    def lasts(self, pool: int, place: int) -> bool:
+        """Whether that page will hold the same tokens for the whole life of the line."""
+        table = self.tables[pool]
+        in_slot = self.slot is not None and place >= self.closed
+        return not in_slot and (table.lasting or place < table.begin)
+
+    def run(self, pool: int, low: int, high: int) -> Run:
+        """Its pages from place `low` up to `high`."""
+        return Run(low, tuple(self.page(pool, place) for place in range(low, high)))
+
+    def stretches(self, start: int, length: int, pools: Sequence[PagePool]) -> Iterator[Stretch]:
+        """The next tokens [start, start + length), cut where a page ends, with the pages of every
+        pool that they see."""
+        size, end = pools[0].size, start + length
         while start < end:
-            index = start // size
-            count = min(end, (index + 1) * size) - start
-            yield Stretch(count, start, tuple(map(self.page, range(index + 1))))
+            place = start // size
+            count = min(end, (place + 1) * size) - start
+            runs = (self.run(i, pool.first_seen(start), place + 1) for i, pool in enumerate(pools))
+            yield Stretch(count, start, tuple(runs))
             start += count
 
 

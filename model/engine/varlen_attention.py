@@ -54,45 +54,66 @@ class Kernel(Protocol):
 class VarlenAttention:
     """One pass's attention, as PagedAttention is.
 
-    `rows`: those that belong to a sequence; they come first. `places_T`: where their keys are
-    stored.
+    `rows`: those that belong to a sequence; they come first. For each pool, `places`: where their
+    keys are stored, and `tables`. A sequence's keys are counted from the first page that its
+    window reaches: only distances matter to the kernel.
     """
 
-    pool: PagePool
+    pools: Sequence[PagePool]
     rows: int
-    places_T: Tensor
-    tables: Tables
+    places: Sequence[Tensor]
+    tables: Sequence[Tables]
     kernel: Kernel
 
     @classmethod
     def over(
-        cls, pool: PagePool, stretches: Sequence[Stretch], device: torch.device, kernel: Kernel
+        cls,
+        pools: Sequence[PagePool],
+        stretches: Sequence[Stretch],
+        device: torch.device,
+        kernel: Kernel,
     ) -> VarlenAttention:
         """Each stretch is a sequence to the kernel."""
 
         def small(figures: list[int] | list[list[int]]) -> Tensor:
             return torch.tensor(figures, dtype=torch.int32, device=device)
 
-        lengths = [stretch.length for stretch in stretches]
-        keys = [stretch.start + stretch.length for stretch in stretches]
-        width = max(len(stretch.pages) for stretch in stretches)
-        pages = [[*s.pages, *[s.pages[-1]] * (width - len(s.pages))] for s in stretches]
-        most = max(lengths), max(keys)
-        tables = Tables(small([0, *accumulate(lengths)]), small(keys), small(pages), most)
-        places_T = torch.tensor(places(stretches, pool.size), device=device)
-        return cls(pool, sum(lengths), places_T, tables, kernel)
+        size, lengths = pools[0].size, [stretch.length for stretch in stretches]
+        begins = small([0, *accumulate(lengths)])
+        tables, stored = [], []
+        for i in range(len(pools)):
+            runs = [stretch.runs[i] for stretch in stretches]
+            keys = [
+                stretch.start + stretch.length - run.first * size
+                for stretch, run in zip(stretches, runs, strict=True)
+            ]
+            width = max(len(run.pages) for run in runs)
+            pages = [[*run.pages, *run.pages[-1:] * (width - len(run.pages))] for run in runs]
+            most = max(lengths), max(keys)
+            tables.append(Tables(begins, small(keys), small(pages), most))
+            stored.append(torch.tensor(places(stretches, i, size), device=device))
+        return cls(pools, sum(lengths), stored, tables, kernel)
+
+    def write(self, k_TKD: Tensor, v_TKD: Tensor, layer: int, window: int | None) -> None:
+        """Store the rows' keys and values in the layer's pool."""
+        i = self._pool(window)
+        self.pools[i].write(layer, self.places[i], k_TKD[: self.rows], v_TKD[: self.rows])
 
     def __call__(self, q_THD: Tensor, layer: int, window: int | None) -> Tensor:
         """[T, H, D]; the rows' own keys and values are in the pool already."""
+        i = self._pool(window)
         out = q_THD.new_zeros(q_THD.shape)
         out[: self.rows] = self.kernel(
             q_THD[: self.rows].contiguous(),
-            self.pool.keys[layer],
-            self.pool.values[layer],
-            self.tables,
+            self.pools[i].keys[layer],
+            self.pools[i].values[layer],
+            self.tables[i],
             (-1 if window is None else window - 1, 0),
         )
         return out
+
+    def _pool(self, window: int | None) -> int:
+        return [pool.window for pool in self.pools].index(window)
 
 
 def torch_kernel(

@@ -44,26 +44,26 @@ PAGE = 16
 ONE = page_bytes(CONFIG, torch.float64, PAGE)
 
 
-def users(engine: Engine) -> dict[int, int]:
+def users(engine: Engine, pool: int) -> dict[int, int]:
     """Every page in use, and how often running jobs and stored prefixes list it."""
     scheduler, count = engine._scheduler, Counter[int]()
     for job in scheduler.running:
-        count.update(job.spare)
+        count.update(job.spare[pool])
         for track in job.tracks():
-            count.update(track.pages)
+            count.update(track.tables[pool].own)
             count.update([] if track.slot is None else [track.slot])
     for root in scheduler.prefixes._roots.values():
         for node in root.below():
-            count.update(node.pages)
+            count.update(node.runs[pool].pages if node.runs else ())
     return dict(count)
 
 
 def assert_books_are_right(engine: Engine) -> None:
-    pool = engine.pool
-    assert {page: n for page, n in enumerate(pool._users) if n} == users(engine)
-    free = {*pool._free, *pool._free_slots}
-    assert len(free) == len(pool._free) + len(pool._free_slots)
-    assert free == {page for page, n in enumerate(pool._users) if not n}
+    for i, pool in enumerate(engine.pools):
+        assert {page: n for page, n in enumerate(pool._users) if n} == users(engine, i)
+        free = {*pool._free, *pool._free_slots}
+        assert len(free) == len(pool._free) + len(pool._free_slots)
+        assert free == {page for page, n in enumerate(pool._users) if not n}
 
 
 def test_pages_are_never_overdrawn_and_nothing_starves() -> None:
@@ -82,7 +82,7 @@ def test_pages_are_never_overdrawn_and_nothing_starves() -> None:
             results[job] = result
             finished.append(job)
         assert_books_are_right(engine)
-        peak = max(peak, len(users(engine)))
+        peak = max(peak, len(users(engine, 0)))
         if not engine.pending:
             break
     assert peak > 37
@@ -177,7 +177,7 @@ def test_figures_that_are_not_finite_stay_with_their_own_request() -> None:
         work += [Generate(clean[0], Sampling(max_tokens=20))]
         for request, result in zip(work, engine.run(work), strict=True):
             assert_same(result, alone(toy(), request))
-    assert engine.pool.tainted
+    assert engine.pools[0].tainted
 
 
 # --- memory runs out -------------------------------------------------------------------------

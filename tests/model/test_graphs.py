@@ -87,5 +87,5 @@ def test_a_recording_serves_every_pass_of_its_size(recorder: Recorder) -> None:
 
 
 def test_the_page_of_nobody_is_not_given_out(recorder: Recorder) -> None:
-    pool = Engine(toy(GROUPED), page_size=16, max_sequences=2).pool
+    (pool,) = Engine(toy(GROUPED), page_size=16, max_sequences=2).pools
     assert pool.free == pool.count - 2 - 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen_eval.model.engine import paged_attention
 from qwen_eval.model.engine.paged_attention import PagedAttention, Stretch, attend_tiles, stacks
-from qwen_eval.model.engine.pages import PagePool, page_bytes
+from qwen_eval.model.engine.pages import PagePool, Run, page_bytes
 from qwen_eval.model.engine.varlen_attention import Tables, VarlenAttention
 from tests.model.test_attention import CONFIG, HEADS, WINDOWS, dense, heads_of
 
@@ -43,32 +43,34 @@ class Line:
             if stretches and at % size:
                 stretches[-1] = replace(stretches[-1], length=stretches[-1].length + 1)
                 continue
-            stretches.append(Stretch(1, at, tuple(self.pages[: page + 1])))
+            low = self.pool.first_seen(at)
+            run = Run(low, tuple(self.pages[low : page + 1]))
+            stretches.append(Stretch(1, at, (run,)))
         return stretches
 
 
-def pool_of(heads: int, kv_heads: int, dtype: torch.dtype = torch.float32) -> PagePool:
+def pool_of(
+    heads: int, kv_heads: int, window: int | None = None, dtype: torch.dtype = torch.float32
+) -> PagePool:
     config = replace(CONFIG, num_heads=heads, num_kv_heads=kv_heads)
-    return PagePool(config, 60, PAGE, 0, dtype, torch.device("cpu"))
+    return PagePool(config, 60, PAGE, 0, dtype, torch.device("cpu"), window=window)
 
 
-def attend(
-    lines: list[tuple[Line, int]], window: int | None, positions: int, padding: int = 0
-) -> list[Tensor]:
+def attend(lines: list[tuple[Line, int]], positions: int, padding: int = 0) -> list[Tensor]:
     """Feed so many tokens of each line in one pass; returns each line's rows."""
     pool = lines[0][0].pool
     stretches = [s for line, count in lines for s in line.next(count)]
     cpu = torch.device("cpu")
     attention = PagedAttention(
-        pool, stretches, positions, padding, positions == 1, cpu, stacked=True
+        [pool], stretches, positions, padding, positions == 1, cpu, stacked=True
     )
     parts = [slice(line.fed, line.fed + count) for line, count in lines]
     q, k, v = (
         torch.cat([getattr(line, n)[p] for (line, _), p in zip(lines, parts, strict=True)])
         for n in "qkv"
     )
-    pool.write(1, attention.places_T, k, v)
-    out = attention(torch.cat((q, q[:1].expand(padding, -1, -1))), 1, window)
+    attention.write(k, v, 1, pool.window)
+    out = attention(torch.cat((q, q[:1].expand(padding, -1, -1))), 1, pool.window)
     assert len(out) == len(q) + padding
     for line, count in lines:
         line.fed += count
@@ -81,13 +83,11 @@ def attend(
 def test_chunks_over_pages_are_the_dense_sequence(
     heads: int, kv_heads: int, window: int | None, chunks: tuple[int, ...]
 ) -> None:
-    pool = pool_of(heads, kv_heads)
+    pool = pool_of(heads, kv_heads, window)
     line, beside = (Line(pool, heads_of(heads, kv_heads, 20, seed)) for seed in (0, 1))
     outs: list[list[Tensor]] = [[], []]
     for count in chunks:
-        for found, out in zip(
-            outs, attend([(line, count), (beside, count)], window, 4), strict=True
-        ):
+        for found, out in zip(outs, attend([(line, count), (beside, count)], 4), strict=True):
             found.append(out)
     for one, found in zip((line, beside), outs, strict=True):
         expected = dense(one.q, one.k, one.v, window)
@@ -96,11 +96,11 @@ def test_chunks_over_pages_are_the_dense_sequence(
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_decoding_rows_are_the_dense_sequence(window: int | None) -> None:
-    pool = pool_of(6, 2)
+    pool = pool_of(6, 2, window)
     lines = [Line(pool, heads_of(6, 2, 20, seed)) for seed in range(3)]
-    attend([(line, 5 + 4 * i) for i, line in enumerate(lines)], window, 16)
+    attend([(line, 5 + 4 * i) for i, line in enumerate(lines)], 16)
     for _ in range(6):
-        for line, out in zip(lines, attend([(line, 1) for line in lines], window, 1), strict=True):
+        for line, out in zip(lines, attend([(line, 1) for line in lines], 1), strict=True):
             end = line.fed
             expected = dense(line.q[:end], line.k[:end], line.v[:end], window)[-1:]
             torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6)
@@ -141,12 +141,12 @@ def test_not_a_bit_depends_on_the_company(
     ]
     apart = []
     for own in data:
-        line = Line(pool_of(*heads, dtype), own)
-        apart.append(attend([(line, len(own[0]))], window, 4)[0])
+        line = Line(pool_of(*heads, window, dtype), own)
+        apart.append(attend([(line, len(own[0]))], 4)[0])
 
-    pool = pool_of(*heads, dtype)
+    pool = pool_of(*heads, window, dtype)
     first = Line(pool, data[0])
-    together = [[attend([(first, before)], window, 4)[0]]] if before else [[]]
+    together = [[attend([(first, before)], 4)[0]]] if before else [[]]
     lines = [first, *(Line(pool, own, first, before) for own in data[1:])]
     together += [[out[:before]] for out in apart[1:]]
     step = 0
@@ -156,7 +156,7 @@ def test_not_a_bit_depends_on_the_company(
             for i, line in enumerate(lines)
             if line.fed < len(line.q)
         ]
-        outs = attend([(lines[i], count) for i, count in due], window, 4, padding)
+        outs = attend([(lines[i], count) for i, count in due], 4, padding)
         for (i, _), out in zip(due, outs, strict=True):
             together[i].append(out)
         step += 1
@@ -166,11 +166,11 @@ def test_not_a_bit_depends_on_the_company(
 
 def test_what_a_page_held_before_does_not_reach_its_next_user() -> None:
     pool = pool_of(3, 3)
-    for layer in (*pool.keys, *pool.values):
+    for layer in (*pool.keys.values(), *pool.values.values()):
         layer.fill_(torch.nan)
     pool.tainted = True
     line = Line(pool, heads_of(3, 3, 11))
-    out = attend([(line, 11)], None, 4)[0]
+    out = attend([(line, 11)], 4)[0]
     torch.testing.assert_close(out.double(), dense(line.q, line.k, line.v, None), rtol=0, atol=2e-6)
 
 
@@ -190,7 +190,7 @@ def test_the_plain_way_is_the_kernels() -> None:
 
 def test_pages_are_counted_and_measured() -> None:
     pool = PagePool(CONFIG, 6, PAGE, 2, torch.bfloat16, torch.device("cpu"))
-    held = sum(layer.nbytes for layer in (*pool.keys, *pool.values))
+    held = sum(layer.nbytes for layer in (*pool.keys.values(), *pool.values.values()))
     assert held == 6 * page_bytes(CONFIG, torch.bfloat16, PAGE) == 6 * 8 * 2 * 2 * 3 * 8 * 2
     pages = [pool.take() for _ in range(4)]
     assert sorted(pages) == [2, 3, 4, 5]
@@ -227,19 +227,19 @@ def test_a_gpus_tables_name_the_right_keys(window: int | None) -> None:
             outs.append(dense(torch.cat((before, q)), k, v, reach)[-len(q) :])
         return torch.cat(outs).float()
 
-    pool = pool_of(6, 2)
+    pool = pool_of(6, 2, window)
     lines = [Line(pool, heads_of(6, 2, 20, seed)) for seed in range(2)]
     lines.append(Line(pool, [*heads_of(6, 2, 20, 0)], lines[0], 8))
-    attend([(lines[0], 8)], window, 4)
+    attend([(lines[0], 8)], 4)
     for counts in ((3, 9, 12), (9, 1, 0)):
         stretches = [s for line, n in zip(lines, counts, strict=True) for s in line.next(n)]
-        attention = VarlenAttention.over(pool, stretches, torch.device("cpu"), plain)
+        attention = VarlenAttention.over([pool], stretches, torch.device("cpu"), plain)
         parts = [slice(line.fed, line.fed + n) for line, n in zip(lines, counts, strict=True)]
         q, k, v = (
             torch.cat([getattr(line, name)[p] for line, p in zip(lines, parts, strict=True)])
             for name in "qkv"
         )
-        pool.write(1, attention.places_T, k, v)
+        attention.write(k, v, 1, window)
         out = attention(torch.cat((q, q[:2])), 1, window)
         assert not out[len(q) :].any()
         apart = out[: len(q)].split_with_sizes(counts)
@@ -255,19 +255,19 @@ def test_a_stacked_page_gives_the_bits_of_tiles_apart(
     window: int | None, dtype: torch.dtype
 ) -> None:
     """Decoding behind a shared beginning, in one product for all and one by one."""
-    pool = pool_of(6, 2, dtype)
+    pool = pool_of(6, 2, window, dtype)
     assert stacks(3, pool)
     stem = heads_of(6, 2, 2 * PAGE, 9)
     ends = [heads_of(6, 2, 7, seed) for seed in range(5)]
     data = [[torch.cat(p).to(dtype) for p in zip(stem, end, strict=True)] for end in ends]
     first = Line(pool, data[0])
-    attend([(first, 2 * PAGE)], window, 4)
+    attend([(first, 2 * PAGE)], 4)
     lines = [first, *(Line(pool, own, first, 2 * PAGE) for own in data[1:])]
     for _ in range(6):
-        alone = [attend([(line, 1)], window, 1)[0] for line in lines]
+        alone = [attend([(line, 1)], 1)[0] for line in lines]
         for line in lines:
             line.fed -= 1
-        together = attend([(line, 1) for line in lines], window, 1)
+        together = attend([(line, 1) for line in lines], 1)
         assert all(map(torch.equal, together, alone))
 
 
@@ -292,6 +292,6 @@ def test_a_page_is_read_in_steps_and_to_its_end(chunks: tuple[int, ...]) -> None
     pool = PagePool(config, 4, 128, 0, torch.float32, torch.device("cpu"))
     assert pool.step == 64
     line = Line(pool, heads_of(6, 2, 150))
-    out = torch.cat([attend([(line, count)], None, 16)[0] for count in chunks])
+    out = torch.cat([attend([(line, count)], 16)[0] for count in chunks])
     expected = dense(line.q, line.k, line.v, None)
     torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6)

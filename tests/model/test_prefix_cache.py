@@ -19,9 +19,9 @@ from qwen_eval.model.engine import (
     ScoreContinuations,
     ScoreTokens,
 )
-from qwen_eval.model.engine.pages import PagePool, page_bytes
+from qwen_eval.model.engine.pages import PagePool, PageTable, Run, page_bytes
 from qwen_eval.model.engine.prefix_cache import BLOCK, Node, PrefixCache
-from qwen_eval.model.engine.sequence import Ids
+from qwen_eval.model.engine.sequence import Ids, Track
 from tests.model.test_engine_limits import assert_books_are_right
 from tests.model.toy_engine import CONFIG, GROUPED, alone, assert_same, drive, ids, toy
 
@@ -34,35 +34,39 @@ class Store:
     def __init__(self, pages: int = 400) -> None:
         config = replace(CONFIG, num_layers=1, num_kv_heads=1, head_dim=2, windows=())
         self.pool = PagePool(config, pages, SIZE, 0, torch.float64, torch.device("cpu"))
-        self.tree = PrefixCache(self.pool, block=2)
+        self.tree = PrefixCache([self.pool], block=2)
 
     def add(self, line: Ids, alpha: float = 1.0, room: int = 10_000) -> None:
         """As the engine does it: stand on what is known, read the rest, offer the whole."""
         found = self.tree.match(line[:-1], alpha)
-        stored = self.tree.pages_of(found)
         whole, rest = divmod(found.length, SIZE)
-        pages = [self.pool.share(page) for page in stored[:whole]]
-        pages += [self.pool.take() for _ in range(-(-len(line) // SIZE) - whole)]
+        stored = found.runs[0] if found.runs else Run()
+        own = [self.pool.take() for _ in range(-(-len(line) // SIZE) - whole)]
+        track = Track(list(line), tables=[PageTable(stored, whole, own)])
         if rest:
-            self.pool.copy(stored[whole], pages[whole], rest)
+            self.pool.copy(stored.page(whole), own[0], rest)
         for at in range(found.length, len(line)):
-            self.pool.keys[0][pages[at // SIZE], at % SIZE] = line[at]
-        self.tree.insert(line, alpha, pages, room)
-        for page in pages:
+            self.pool.keys[0][track.page(0, at // SIZE), at % SIZE] = line[at]
+        self.tree.pin(found)
+        self.tree.insert(line, alpha, track, [room])
+        self.tree.unpin(found)
+        for page in own:
             self.pool.give_back(page)
 
     def read(self, node: Node) -> Ids:
         """The ids whose keys a sequence on `node` would see."""
-        pages = self.tree.pages_of(node)
+        if not node.runs:
+            return ()
+        pages = node.runs[0].pages
         assert len(pages) == -(-node.length // SIZE)
-        keys = self.pool.keys[0][pages].flatten(0, 1)[: node.length, 0, 0]
+        keys = self.pool.keys[0][list(pages)].flatten(0, 1)[: node.length, 0, 0]
         return tuple(int(key) for key in keys)
 
     def check(self) -> None:
         """The books: what the tree holds is what its nodes list, and nobody else holds anything."""
-        listed = Counter(page for node in nodes(self.tree) for page in node.pages)
-        assert listed == self.tree._held
-        assert self.tree.pages == len(listed)
+        listed = Counter(page for node in nodes(self.tree) for page in node.runs[0].pages)
+        assert listed == self.tree._held[0]
+        assert self.tree.pages(0) == len(listed)
         assert {p: n for p, n in enumerate(self.pool._users) if n} == dict(listed)
 
 
@@ -99,7 +103,7 @@ def test_room_is_kept_and_what_is_stood_on_stays(work: list[tuple[Ids, bool]], r
     pinned: list[tuple[Node, Ids]] = []
     for line, keep in work:
         store.add(line, room=room)
-        assert store.tree.pages <= room
+        assert store.tree.pages(0) <= room
         store.check()
         if keep:
             node = store.tree.match(line, 1.0)
@@ -109,8 +113,8 @@ def test_room_is_kept_and_what_is_stood_on_stays(work: list[tuple[Ids, bool]], r
             assert store.read(node) == whole, "a sequence stands on it"
     for node, _ in pinned:
         store.tree.unpin(node)
-    store.tree.evict(room)
-    assert store.tree.pages == 0
+    store.tree.evict(0, room)
+    assert store.tree.pages(0) == 0
     assert nodes(store.tree) == []
     assert store.pool.free == 400
 
@@ -120,7 +124,7 @@ def test_the_least_recently_used_goes_first() -> None:
     for first in range(4):
         store.add((first, 0, first, 1))
     store.tree.match((0, 0, 0, 1), 1.0)
-    assert store.tree.evict(2) == 2
+    assert store.tree.evict(0, 2) == 2
     assert [store.tree.known((first, 0, first, 1), 1.0) for first in range(4)] == [4, 0, 0, 4]
 
 
@@ -136,7 +140,7 @@ def test_no_room_stores_nothing_and_drops_nothing_in_use() -> None:
 
 def test_blocks_must_fill_a_page() -> None:
     with pytest.raises(ValueError, match="pages of 4 positions do not hold whole blocks of 3"):
-        PrefixCache(Store().pool, block=3)
+        PrefixCache([Store().pool], block=3)
 
 
 # --- the engine ---------------------------------------------------------------------------------
@@ -249,10 +253,12 @@ def test_any_workload_with_shared_beginnings_gives_each_its_own_answer(
         cache_bytes=pages * page_bytes(config, torch.float64, page_size),
         page_size=page_size,
     )
-    prefixes, general = engine._scheduler.prefixes, engine.pool.free
+    prefixes, general = engine._scheduler.prefixes, [pool.free for pool in engine.pools]
     drive(
         engine, zip(work, pauses, strict=False), cancelled, lambda: assert_books_are_right(engine)
     )
-    assert engine.pool.free + prefixes.pages == general, "nothing else is held any more"
-    prefixes.evict(pages)
-    assert engine.pool.free == general, "nothing is stood on any more"
+    held = [pool.free + prefixes.pages(i) for i, pool in enumerate(engine.pools)]
+    assert held == general, "nothing else is held any more"
+    for i in range(len(general)):
+        prefixes.evict(i, 10 * pages)
+    assert [pool.free for pool in engine.pools] == general, "nothing is stood on any more"
