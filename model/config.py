@@ -52,6 +52,7 @@ class ModelConfig:
     qk_norm: bool = False
     tied: bool = False
     ntk: bool = False
+    ntk_chunks: bool = False
     logn: bool = False
     windows: tuple[int | None, ...] = ()
     init_std: float = 0.02

@@ -25,6 +25,14 @@ def ntk_alpha(length: int, trained_length: int) -> float:
     return float(max(2 ** math.ceil(math.log2(length / trained_length) + 1) - 1, 1))
 
 
+def ntk_edge(length: int, trained_length: int) -> int:
+    """The longest prompt with the alpha of `length` tokens: S, 2S, 4S, …"""
+    edge = trained_length
+    while edge < length:
+        edge *= 2
+    return edge
+
+
 def inverse_frequencies(head_dim: int, base: float, alpha: float = 1.0) -> Tensor:
     """[D/2] rotation speeds in radians per token; base' = base * alpha^(D / (D - 2))."""
     stretched = base * alpha ** (head_dim / (head_dim - 2)) if alpha != 1.0 else base

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config import ModelConfig
-from ..rope import ntk_alpha
+from ..rope import ntk_alpha, ntk_edge
 from ..transformer import Transformer
 from .kv_cache import BRANCHES, CacheShape
 from .pages import PAGE
@@ -104,6 +104,7 @@ class Engine:
             self.pools,
             prefixes=prefixes,
             draft_rows=DRAFT_ROWS.get(self.dtype, MANY_DRAFT_ROWS) if drafts else 0,
+            trained_length=self.config.trained_length,
         )
         self._jobs: dict[int, Job] = {}
         self._next_id = 0
@@ -121,7 +122,12 @@ class Engine:
         job = Job(self._next_id, _root_track(request))
         if self.config.ntk:
             # From the whole prompt's length, and kept while decoding (modeling_qwen.py).
-            job.root.alpha = ntk_alpha(len(job.root.tokens), self.config.trained_length)
+            length, trained = len(job.root.tokens), self.config.trained_length
+            if self.config.ntk_chunks and not isinstance(job.root, PromptTrack):
+                # A scored token sees those before it, whatever comes behind.
+                length = 1 if isinstance(job.root, ScoringTrack) else length
+                job.root.edge = ntk_edge(length, trained)
+            job.root.alpha = ntk_alpha(length, trained)
         self._scheduler.add(job)
         self._jobs[job.id] = job
         self._next_id += 1
@@ -170,6 +176,8 @@ class Engine:
                 self._scheduler.remove(job)
                 del self._jobs[job.id]
                 finished.append((job.id, _result(job)))
+            elif job.root.at_edge:
+                self._scheduler.begin_anew(job)
         self.stats.steps += 1
         self.stats.seconds += time.perf_counter() - began
         return sorted(finished, key=lambda item: item[0])

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..rope import ntk_alpha
 from .pages import PagePool, PageTable
 from .prefix_cache import Node, PrefixCache
 from .sequence import AnyTrack, GeneratingTrack, Ids, Piece, PromptTrack, ScoringTrack
@@ -118,7 +119,7 @@ class Scheduler:
 
     `token_budget`: prompt tokens fed per step. `max_jobs`: requests computed at a time. Stored
     prefixes take at most PREFIX_SHARE of each pool's pages. Drafts are tried while fewer than
-    `draft_rows` tokens would be decoded.
+    `draft_rows` tokens would be decoded. `trained_length`: S of NTK's alpha.
     """
 
     def __init__(
@@ -129,9 +130,11 @@ class Scheduler:
         *,
         prefixes: bool,
         draft_rows: int,
+        trained_length: int,
     ) -> None:
         self.max_jobs, self.token_budget, self.pools = max_jobs, token_budget, pools
-        self.draft_rows, self._size = draft_rows, pools[0].size
+        self.draft_rows, self.trained_length = draft_rows, trained_length
+        self._size = pools[0].size
         self.prefixes = PrefixCache(pools)
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
@@ -162,6 +165,16 @@ class Scheduler:
                     pool.give_back(track.slot, slot=True)
         if job.pinned is not None:
             self.prefixes.unpin(job.pinned)
+
+    def begin_anew(self, job: Job) -> None:
+        """Read a job again from its start with the alpha of the next longer prompts: the next one
+        to be admitted, and as if it had just come, but for what it knows."""
+        assert job.root.edge is not None
+        self.remove(job)
+        job.spare, job.pinned = [], None
+        edge = 2 * job.root.edge
+        job.root.begin_anew(ntk_alpha(edge, self.trained_length), edge)
+        self.waiting.appendleft(job)
 
     def store_prompts(self) -> None:
         """Offer what is kept of every prompt to the prefix cache, as soon as it has been read: a
@@ -195,7 +208,7 @@ class Scheduler:
                     or (isinstance(track, GeneratingTrack) and track.decoding)
                 ):
                     continue
-                length = min(needed, left)
+                length = track.until_edge(min(needed, left))
                 prompts.append(Piece(track, track.fed, length))
                 left -= length
         for piece in (*pieces, *prompts):
@@ -222,7 +235,8 @@ class Scheduler:
     def _draft(self, track: GeneratingTrack, decoding: int) -> Ids:
         """Within its page, and within its share of the rows that are nearly free."""
         on_page = self._size - track.fed % self._size - 1
-        return track.draft(min((self.draft_rows - decoding) // max(decoding, 1), on_page))
+        most = min((self.draft_rows - decoding) // max(decoding, 1), on_page)
+        return track.draft(track.until_edge(most + 1) - 1)
 
     def _admit(self) -> None:
         for job in list(self.waiting):
@@ -286,7 +300,7 @@ class Scheduler:
             slots = {pool.slot() for pool in self.pools}
             assert len(slots) == 1  # they are taken and given back together
             (root.slot,) = slots
-            root.closed = len(root.prompt) // size
+            root.closed = root.read // size
         if found is not None:
             job.pinned = found
             root.fed = root.cleared = found.length

@@ -85,12 +85,14 @@ class Track:
     for a line whose positions are scored. `shared`: how many of them are kept for others. `tables`,
     one per pool, list the pages of the tokens; where it decodes, the first `closed` places do, and
     the newest tokens lie in `slot`, the same page of every pool. `cleared`: positions that may be
-    read.
+    read. `edge`: tokens that may be read with its alpha, None for any number; those behind are read
+    anew with another.
     """
 
     tokens: list[int]
     fed: int = 0
     alpha: float = 1.0
+    edge: int | None = None
     prompt: Ids = ()
     shared: int | None = None
     tables: list[PageTable] = field(default_factory=list)
@@ -101,6 +103,20 @@ class Track:
     def waiting(self) -> int:
         """Tokens not yet fed."""
         return len(self.tokens) - self.fed
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether it has to be read anew before it goes on."""
+        return self.edge is not None and self.fed >= self.edge
+
+    def until_edge(self, count: int) -> int:
+        """As many of the next tokens as may be fed with its alpha."""
+        return count if self.edge is None else min(count, self.edge - self.fed)
+
+    def begin_anew(self, alpha: float, edge: int) -> None:
+        """Hold no page and have fed nothing; what it has been told so far stays."""
+        self.alpha, self.edge, self.fed, self.cleared = alpha, edge, 0, 0
+        self.tables, self.slot = [], None
 
     def page(self, pool: int, place: int) -> int:
         """The page of the pool-th pool that holds the place-th run of tokens."""
@@ -130,17 +146,19 @@ class Track:
 
 
 class ScoringTrack(Track):
-    """Reads off the log-probability of its own next token at every position it feeds; the first
-    `fed` tokens are another's and lie in its pages already."""
+    """Reads off the log-probability of its own next token at every position it feeds, but for
+    those known already; the first `fed` tokens are another's and lie in its pages already."""
 
     def __init__(self, tokens: Sequence[int], fed: int = 0) -> None:
         super().__init__(list(tokens), fed)
+        self._first = fed
         self.logprobs: list[float] = []
         self.greedy: list[bool] = []
 
     def wanted(self, start: int, end: int) -> range:
         """Positions in [start, end) whose logits are needed."""
-        return range(start, min(end, len(self.tokens) - 1))
+        known = self._first + len(self.logprobs)
+        return range(max(start, known), min(end, len(self.tokens) - 1))
 
     def take(self, position: int, logits_RV: Tensor) -> None:
         """Read rows of fp32 logits, the first standing at `position`."""
@@ -199,6 +217,7 @@ class GeneratingTrack(Track):
     def __init__(self, request: Generate) -> None:
         super().__init__(list(request.prompt), prompt=request.prompt, shared=request.shared)
         self.request = request
+        self.read = len(request.prompt)  # tokens that are fed as a prompt is
         self.logprobs: list[float] = []
         self.reason: Literal["stop", "length"] | None = None
         self.drafted: Ids = ()
@@ -214,8 +233,13 @@ class GeneratingTrack(Track):
 
     @property
     def decoding(self) -> bool:
-        """Whether its prompt has been read."""
-        return self.fed >= len(self.prompt)
+        """Whether its prompt has been read, and what it had written when it began anew."""
+        return self.fed >= self.read
+
+    def begin_anew(self, alpha: float, edge: int) -> None:
+        """See Track; what it wrote is now read as its prompt is."""
+        super().begin_anew(alpha, edge)
+        self.read = len(self.tokens)
 
     def draft(self, most: int) -> Ids:
         """Up to `most` tokens worth trying after those written; they are tried in this step."""

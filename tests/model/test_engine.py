@@ -26,6 +26,7 @@ from qwen_eval.model.engine.pages import page_bytes
 from qwen_eval.model.transformer import Transformer
 from qwen_eval.model.weights import load_model
 from tests.model.toy_engine import (
+    CHUNKED,
     CONFIG,
     GROUPED,
     VOCABULARY,
@@ -40,7 +41,7 @@ from tests.model.toy_engine import (
 )
 
 
-@pytest.mark.parametrize("config", [CONFIG, GROUPED])
+@pytest.mark.parametrize("config", [CONFIG, CHUNKED, GROUPED])
 @pytest.mark.parametrize("token_budget", [1, 7, 2048])
 @pytest.mark.parametrize("max_sequences", [1, 3, 32])
 def test_cached_batched_and_chunked_is_alone(
@@ -82,7 +83,7 @@ def requests(draw: st.DrawFn) -> EngineRequest:
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(
     work=st.lists(requests(), min_size=1, max_size=8),
-    config=st.sampled_from([CONFIG, GROUPED]),
+    config=st.sampled_from([CONFIG, CHUNKED, GROUPED]),
     max_sequences=st.integers(1, 5),
     token_budget=st.integers(1, 30),
     page_size=st.sampled_from([16, 32, 64]),

@@ -12,7 +12,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from qwen_eval.model.config import ModelConfig
 from qwen_eval.model.engine import Engine, Generate, Sampling, passes
 from qwen_eval.model.engine.varlen_attention import Tables
-from tests.model.toy_engine import CONFIG, GROUPED, alone, assert_same, drive, ids, mixed, toy
+from tests.model.toy_engine import (
+    CHUNKED,
+    CONFIG,
+    GROUPED,
+    alone,
+    assert_same,
+    drive,
+    ids,
+    mixed,
+    toy,
+)
 
 
 def kernel(
@@ -64,7 +74,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return found
 
 
-@pytest.mark.parametrize("config", [CONFIG, GROUPED])
+@pytest.mark.parametrize("config", [CONFIG, CHUNKED, GROUPED])
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("page_size", [16, 256])
 def test_recorded_decoding_is_alone(

@@ -23,7 +23,7 @@ from qwen_eval.model.engine.pages import PagePool, PageTable, Run, page_bytes
 from qwen_eval.model.engine.prefix_cache import BLOCK, Node, PrefixCache
 from qwen_eval.model.engine.sequence import Ids, Track
 from tests.model.test_engine_limits import assert_books_are_right
-from tests.model.toy_engine import CONFIG, GROUPED, alone, assert_same, drive, ids, toy
+from tests.model.toy_engine import CHUNKED, CONFIG, GROUPED, alone, assert_same, drive, ids, toy
 
 SIZE = 4  # positions per page, two blocks
 
@@ -158,7 +158,7 @@ def behind(prefix: Ids, count: int) -> list[ScoreContinuations | Generate]:
     return work
 
 
-@pytest.mark.parametrize("config", [CONFIG, GROUPED])
+@pytest.mark.parametrize("config", [CONFIG, CHUNKED, GROUPED])
 @pytest.mark.parametrize("token_budget", [3, 40, 2048])
 def test_a_shared_prefix_is_read_once(config: ModelConfig, token_budget: int) -> None:
     model, prefix = toy(config), ids(2 * BLOCK)
@@ -226,7 +226,7 @@ def shared_requests(draw: st.DrawFn) -> EngineRequest:
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(
     work=st.lists(shared_requests(), min_size=1, max_size=10),
-    config=st.sampled_from([CONFIG, GROUPED, replace(GROUPED, windows=(None, 6))]),
+    config=st.sampled_from([CONFIG, CHUNKED, GROUPED, replace(GROUPED, windows=(None, 6))]),
     max_sequences=st.integers(1, 5),
     token_budget=st.integers(1, 40),
     page_size=st.sampled_from([16, 32]),

@@ -46,6 +46,7 @@ CONFIG = ModelConfig(
     logn=True,
     windows=(None, 6),
 )
+CHUNKED = replace(CONFIG, ntk_chunks=True)
 GROUPED = replace(
     CONFIG, family="qwen2", num_heads=4, num_kv_heads=2, ntk=False, logn=False, windows=()
 )
@@ -75,7 +76,8 @@ def full_logits(model: Transformer, tokens: Sequence[int], alpha: float) -> Tens
 def alone(model: Transformer, request: EngineRequest) -> EngineResult:
     """The answer by whole forward passes over one sequence at a time."""
     prompt = request.ids if isinstance(request, ScoreTokens) else request.prompt
-    alpha = ntk_alpha(len(prompt), model.config.trained_length) if model.config.ntk else 1.0
+    config, trained = model.config, model.config.trained_length
+    alpha = ntk_alpha(len(prompt), trained) if config.ntk else 1.0
 
     def scored(line: Sequence[int], start: int) -> ContinuationScore:
         logits = full_logits(model, line, alpha)[start - 1 : -1]
@@ -85,24 +87,32 @@ def alone(model: Transformer, request: EngineRequest) -> EngineResult:
             tuple(logprobs.tolist()), bool((logits.argmax(-1) == targets).all())
         )
 
+    if isinstance(request, ScoreTokens) and config.ntk_chunks:
+        logprobs = []
+        for end in range(1, len(prompt)):
+            row = full_logits(model, prompt[:end], ntk_alpha(end, trained))[-1]
+            logprobs.append(float(row.log_softmax(-1)[prompt[end]]))
+        return tuple(logprobs)
     if isinstance(request, ScoreTokens):
         return scored(request.ids, 1).logprobs if len(request.ids) > 1 else ()
     if isinstance(request, ScoreContinuations):
         return tuple(scored(prompt + c, len(prompt)) for c in request.continuations)
-    tokens, logprobs = list(prompt), list[float]()
+    tokens, told = list(prompt), list[float]()
     generator = torch.Generator().manual_seed(request.sampling.seed)
     while True:
+        if config.ntk_chunks:
+            alpha = ntk_alpha(len(tokens), trained)
         row = full_logits(model, tokens, alpha)[-1]
         token = choose(row, request.sampling, tokens, generator)
         if token in request.stop_ids:
-            return Generated(tuple(tokens[len(prompt) :]), tuple(logprobs), "stop")
+            return Generated(tuple(tokens[len(prompt) :]), tuple(told), "stop")
         tokens.append(token)
-        logprobs.append(float(row.log_softmax(-1)[token]))
+        told.append(float(row.log_softmax(-1)[token]))
         new = tokens[len(prompt) :]
         if request.should_stop and request.should_stop(new):
-            return Generated(tuple(new), tuple(logprobs), "stop")
+            return Generated(tuple(new), tuple(told), "stop")
         if len(new) == request.sampling.max_tokens:
-            return Generated(tuple(new), tuple(logprobs), "length")
+            return Generated(tuple(new), tuple(told), "length")
 
 
 def assert_same(ours: EngineResult, expected: EngineResult) -> None:
