@@ -70,7 +70,9 @@ class BackendOptions:
     bfloat16. `device`: auto, cpu or cuda. `max_length`: tokens of context, None for the model's
     own. `kv_memory`: bytes for keys and values. `batch_invariant`: the same bits whatever the
     batch. `context` holds the switches of the context that were given, by name (--ntk,
-    --ntk-chunks, --logn, --window, --window-sizes, --yarn); one left alone is absent.
+    --ntk-chunks, --logn, --window, --window-sizes, --yarn); one left alone is absent. `lengths`:
+    tokens of the sequences that are going to be asked, where they are known: those that the context
+    takes must fit the memory for keys and values.
     """
 
     batch: int | None = None
@@ -81,6 +83,7 @@ class BackendOptions:
     kv_memory: int | None = None
     batch_invariant: bool = True
     context: Mapping[str, Any] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
 
 
 def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from qwen_eval.cli.setup import (
     DTYPES,
     LoadedTask,
     check_choice,
+    fitting,
     load_tasks,
     open_model,
     parse_bytes,
@@ -94,9 +96,9 @@ def command(options: RunOptions) -> None:
         return
     sandbox = _open_sandbox(tasks)
     try:
-        backend = _open_backend(options)
+        backend = _open_backend(options, sorted({task.length for task in tasks} - {0}))
         try:
-            _run(tasks, backend, sandbox, options)
+            _run(fitting(tasks, backend.info().max_length), backend, sandbox, options)
         finally:
             backend.close()
     finally:
@@ -152,7 +154,7 @@ def _open_sandbox(tasks: list[LoadedTask]) -> Sandbox | None:
     return Sandbox.open()
 
 
-def _open_backend(options: RunOptions) -> Backend:
+def _open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
     from qwen_eval.backends.base import BackendOptions
 
     return open_model(
@@ -166,6 +168,7 @@ def _open_backend(options: RunOptions) -> Backend:
             kv_memory=parse_bytes("--kv-memory", options.kv_memory),
             batch_invariant=options.batch_invariant,
             context=_context(options),
+            lengths=tuple(lengths),
         ),
     )
 
