@@ -287,7 +287,6 @@ def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> list[tuple[LoadedT
     rows = []
     for task in tasks:
         records = [writer.done[item.recipe, item.sample.id] for item in task.items]
-        recipe = task.spec.recipes[task.info.recipe.partition("@")[2]]
         rows.append(
             (
                 task,
@@ -296,7 +295,7 @@ def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> list[tuple[LoadedT
                     task.info.metric,
                     records,
                     task.spec.categories,
-                    own_cut=recipe.max_prompt_tokens is not None,
+                    by_design=task.by_design,
                 ),
             )
         )
