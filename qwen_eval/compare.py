@@ -53,7 +53,8 @@ class TaskComparison:
 
     `baseline`, `candidate`: their scores. `paired`: what was gained, above zero where the candidate
     is better: candidate minus baseline, or baseline minus candidate where less is better (bits per
-    byte). `left_out`: items that only one run has (`unmatched`), or that failed in one (`errors`).
+    byte). `left_out`: items that only one run has (`unmatched`), that failed in one (`errors`), or
+    that the recipe excludes in both (`excluded`, which is no fault; absent where there are none).
     `p_adjusted`: two-sided, Holm's over the tasks compared. `detectable`: the smallest drop that
     this many items with this much disagreement would show (one-sided, power 0.8).
     """
@@ -139,7 +140,7 @@ def _compare_task(
         raise RefusedError(f"{name}: not comparable: {what} ({flags} compares them anyway)")
     info = baseline.info.tasks[name]
     pairs = joined(name, baseline, candidate)
-    scored = [(a, b) for a, b in pairs if "error" not in (a.status, b.status)]
+    scored = [(a, b) for a, b in pairs if a.counted and b.counted]
     if not scored:
         raise RefusedError(f"{name}: no item has a score in both runs")
     measure = measure_of(info.metric)
@@ -161,7 +162,6 @@ def _compare_task(
         if x != y
     )
     own = sum(len(run.of(name)) for run in (baseline, candidate))
-    n = len(scored)
     return TaskComparison(
         task=name,
         metric=info.metric,
@@ -172,10 +172,18 @@ def _compare_task(
         detectable=_detectable(paired, before, after, alpha),
         lost=sum(flip.lost for flip in flips),
         gained=sum(not flip.lost for flip in flips),
-        left_out={"unmatched": own - 2 * len(pairs), "errors": len(pairs) - n},
+        left_out={"unmatched": own - 2 * len(pairs)} | _left_out(pairs),
         flips=flips,
         differing=tuple(field for field, _, _ in differing),
     )
+
+
+def _left_out(pairs: Sequence[tuple[SampleRecord, SampleRecord]]) -> dict[str, int]:
+    unscored = [(a.status, b.status) for a, b in pairs if not (a.counted and b.counted)]
+    excluded = sum(both == ("excluded", "excluded") for both in unscored)
+    # Excluded in one run alone, an item lacks its score like one that failed.
+    found = {"errors": len(unscored) - excluded}
+    return found | ({"excluded": excluded} if excluded else {})
 
 
 def _weights(

@@ -83,11 +83,7 @@ def _judged(
 ) -> dict[str, Any]:
     """`flipped`, `in_noise`: None where it has not a score in both runs. `weight`: its share of
     the score over the items that have one and are not `held`; 0 where it is not among these."""
-    scored = {
-        a.id: (a, b)
-        for a, b in joined(task, baseline, candidate)
-        if "error" not in (a.status, b.status)
-    }
+    scored = {a.id: (a, b) for a, b in joined(task, baseline, candidate) if a.counted and b.counted}
     if item not in scored:
         return {"flipped": None, "in_noise": None, "weight": 0.0}
     metric = baseline.info.tasks[task].metric

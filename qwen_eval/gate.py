@@ -179,7 +179,7 @@ class _Gate:
                 "unsteady_flips": [flip.id for flip in one.flips if flip.id in known.unsteady],
             }
         said += ")"
-        missing = sum(one.left_out.values())
+        missing = one.left_out["unmatched"] + one.left_out["errors"]
         if missing > self.rules.errors * (paired.n + missing):
             return self._error(f"{missing} of {paired.n + missing} items have no pair of scores",
                                figures, blocking=rule.blocking)  # fmt: skip
@@ -224,9 +224,10 @@ class _Gate:
         if unknown:
             raise UserError(f"must_pass: {self.candidate.folder} has no item {unknown[0]} of "
                             f"{rule.recipe}")  # fmt: skip
-        failed = [item for item in items if records[item].status == "error"]
+        failed = [item for item in items if not records[item].counted]
         if failed:
-            return self._error(f"{failed[0]} could not be judged: {records[failed[0]].error}", {})
+            why = records[failed[0]].error or "the recipe excludes it"
+            return self._error(f"{failed[0]} could not be judged: {why}", {})
         wrong = [item for item in items if records[item].values.get(metric, 0.0) < 1.0]
         if wrong:
             message = f"{len(wrong)} of {len(items)} are wrong: {', '.join(wrong)}"
@@ -235,7 +236,7 @@ class _Gate:
 
     def _budget(self, rule: Budget) -> RuleVerdict:
         counts = counts_of(list(self.candidate.of(rule.recipe).values()))
-        n = counts["samples"]
+        n = counts["samples"] - counts["excluded"]
         over = [name for name, limit in rule.limits.items() if counts[name] > limit * n]
         said = ", ".join(
             f"{name.replace('_', ' ')} {counts[name]} of {n} (at most {limit:.1%})"
@@ -268,8 +269,8 @@ class _Gate:
 
     def _scored(self, task: str) -> tuple[list[SampleRecord], int]:
         records = self.candidate.of(task).values()
-        scored = [record for record in records if record.status != "error"]
-        return scored, len(records) - len(scored)
+        scored = [record for record in records if record.counted]
+        return scored, sum(record.status == "error" for record in records)
 
     def _error(
         self, message: str, figures: dict[str, Any], *, blocking: bool = True

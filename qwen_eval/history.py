@@ -253,9 +253,9 @@ def _results_of(run: Run) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
                 "invalid": [str(limit) for limit in metrics[task]["invalid"]],
             }
             scores = [_score(record, info.metric) for record in records]
-            scored = [record for record in records if record.status != "error"]
+            scored = [record for record in records if record.counted]
             known = weights_of(info.metric, scored)
-            # One that failed has no score to be weighed.
+            # One that failed, or was excluded, has no score to be weighed.
             of = known and {r.id: w for r, w in zip(scored, known, strict=True)}
             weights = of and [of.get(record.id, 0.0) for record in records]
             result = {"task": task, "key": key | {"items": digest}, "point": point}
@@ -273,7 +273,7 @@ def _moment(text: str) -> datetime:
 
 
 def _score(record: SampleRecord, metric: str) -> float | None:
-    if record.status == "error":
+    if not record.counted:
         return None
     value = float(value_of(metric, record))
     if not math.isfinite(value):

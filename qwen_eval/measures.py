@@ -3,7 +3,8 @@ are written. Knows nothing of where figures come from.
 
 Shares of right answers are the rule: more is better, all samples weigh alike, and they are written
 in percent. Bits per byte are the exception: less is better, and a text weighs as much as it has
-bytes, so that the mean over texts is all their bits over all their bytes.
+bytes, so that the mean over texts is all their bits over all their bytes. So are nats per token,
+whose exponential is the perplexity: models with one tokenizer can be told apart by them.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Measure:
 
 SHARE = Measure()
 BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
-_OTHERS = {"bits_per_byte": BITS_PER_BYTE}
+NATS_PER_TOKEN = Measure(-1, "tokens", 1.0, 4, "nats per token")
+_OTHERS = {"bits_per_byte": BITS_PER_BYTE, "nats_per_token": NATS_PER_TOKEN}
 
 
 def measure_of(metric: str) -> Measure:

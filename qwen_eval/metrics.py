@@ -1,8 +1,8 @@
 """From sample records to the table: estimates with intervals, counts, and a validity verdict.
 
-Errors (nothing can be said of the model) are left out of the estimate and counted; unreadable
-answers are wrong and counted. Past a threshold of either, or of truncation, a score is invalid and
-is not printed. The thresholds are ours.
+Errors (nothing can be said of the model) are left out of the estimate and counted, and so is what a
+recipe excludes; unreadable answers are wrong and counted. Past a threshold of errors, of unreadable
+answers or of truncation, a score is invalid and is not printed. The thresholds are ours.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ LIMITS = {
     "outputs_truncated": 0.20,
     "no_answer": 0.20,
 }
+
+# What every metrics.json counts; `excluded` came later.
+_COUNTS = ("samples", *LIMITS)
 
 # What is measured of a whole run beside its scores.
 Figure = Literal["samples_per_second", "tokens_per_second", "output_tokens", "peak_memory"]
@@ -89,6 +92,7 @@ def counts_of(records: Sequence[SampleRecord]) -> dict[str, int]:
         "no_answer": sum(record.status == "no_answer" for record in records),
         "prompts_truncated": sum(record.prompt_truncated for record in records),
         "outputs_truncated": sum(record.output_truncated for record in records),
+        "excluded": sum(record.status == "excluded" for record in records),
     }
 
 
@@ -102,15 +106,16 @@ def summarise(
 ) -> TaskMetrics:
     """The row of one task. own_cut: the recipe itself cuts long prompts, so that is counted but
     does not make the score invalid."""
-    scored = [record for record in records if record.status != "error"]
+    scored = [record for record in records if record.counted]
     by_group: dict[str, list[SampleRecord]] = {}
     for record in scored:
         by_group.setdefault(record.group, []).append(record)
     counts = counts_of(records)
+    asked = counts["samples"] - counts["excluded"]
     invalid = [
-        f"{name} {counts[name] / len(records):.0%} > {limit:.0%}"
+        f"{name} {counts[name] / asked:.0%} > {limit:.0%}"
         for name, limit in LIMITS.items()
-        if records and counts[name] > limit * len(records)
+        if counts[name] > limit * asked
         if not (own_cut and name == "prompts_truncated")
     ]
     grouped = {name: estimate_of(metric, members) for name, members in by_group.items() if name}
@@ -160,7 +165,7 @@ def stored(run: Run) -> dict[str, TaskMetrics]:
         for task in run.info.tasks:
             if task not in found:
                 raise ValueError(f"no task {task}")
-            for part, needed in (("counts", counts_of([])), ("tokens", ("prompt", "output"))):
+            for part, needed in (("counts", _COUNTS), ("tokens", ("prompt", "output"))):
                 if missing := [k for k in needed if k not in getattr(found[task], part)]:
                     raise ValueError(f"{task}: no {part}.{missing[0]}")
     except ValueError as error:

@@ -192,8 +192,7 @@ def _wider(paired: Paired, shift: _Shift, alpha: float) -> Paired:
 def _task_noise(task: str, runs: Sequence[Run]) -> TaskNoise:
     metric = runs[0].info.tasks[task].metric
     tables = [
-        {key: value_of(metric, r) for key, r in run.of(task).items() if r.status != "error"}
-        for run in runs
+        {key: value_of(metric, r) for key, r in run.of(task).items() if r.counted} for run in runs
     ]
     items = [item for item in tables[0] if all(item in table for table in tables)]
     if not items:

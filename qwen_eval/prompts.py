@@ -70,6 +70,7 @@ class Renderer:
             gold,
             Decoding(max_tokens=recipe.max_tokens, stop=recipe.stop),
             reference,
+            recipe.window,
         )
 
     def _options(self, row: Row) -> list[str]:
@@ -127,6 +128,8 @@ def prompts_digest(items: Iterable[Item]) -> str:
     for item in items:
         prefix = prefixes.setdefault(item.prompt.prefix, text_hash(item.prompt.prefix, 64))
         asked = text_hash(f"{item.prompt.text}\0{item.options}\0{item.prompt.max_tokens}", 64)
+        if item.window is not None:
+            asked += f" {item.window}"
         lines.append(f"{item.sample.id} {prefix} {asked} {item.decoding}\n")
     for line in sorted(lines):
         digest.update(line.encode())

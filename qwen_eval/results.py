@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, encodable, file_hash, read_jsonl, text_hash
-from qwen_eval.types import Item, Response, Score
+from qwen_eval.types import UNSCORED, Item, Response, Score
 
 if TYPE_CHECKING:
     import pandas
@@ -126,6 +126,11 @@ class SampleRecord:
     status: str
     detail: dict[str, Any]
     error: str | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether it takes part in the estimate."""
+        return self.status not in UNSCORED
 
     @property
     def prompt_truncated(self) -> bool:

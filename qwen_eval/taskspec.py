@@ -15,9 +15,15 @@ from pydantic import Field, model_validator
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.schema import Closed, parse, read_text
+from qwen_eval.types import Window
 
 TASKS_DIR = Path(__file__).parent / "tasks"
 DEFAULT_RECIPE = "strict"
+READ = {"perplexity": "bits_per_byte", "long_perplexity": "nats_per_token"}
+"""Solvers that read texts and ask nothing, and what they measure."""
+WINDOW_KEYS = ("length", "span", "stride")
+WINDOWED = {"long_perplexity": (("length", "span"), WINDOW_KEYS)}
+"""Solvers whose recipes say how long texts are read: the keys they need, and those they take."""
 
 
 class Split(Closed):
@@ -72,7 +78,8 @@ class Recipe(Closed):
     The prompt is header, then `item + gap + answer + between` for each exemplar, then item. Options
     are scored as `gap + option`; `options_from` names a column that holds each row's own, which are
     no templates. `scorer` names a scorer (generate) or a cut (code) of
-    tasks/scorers. `max_prompt_tokens`: types.Prompt.max_tokens.
+    tasks/scorers. `max_prompt_tokens`: types.Prompt.max_tokens. `length`, `span` and `stride`:
+    types.Window; only for a solver that reads by length (WINDOWED).
     """
 
     version: int = Field(ge=1)
@@ -89,6 +96,23 @@ class Recipe(Closed):
     max_tokens: int = Field(default=256, ge=1)
     stop: tuple[str, ...] = ()
     max_prompt_tokens: int | None = Field(default=None, ge=2)
+    length: int | None = Field(default=None, ge=2)
+    span: int | None = Field(default=None, ge=1)
+    stride: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Recipe:
+        length, span, stride = self.length or 0, self.span, self.stride
+        if span is not None and span < length:
+            raise ValueError(f"span: must hold one length of {length}, is {span}")
+        if stride is not None and stride >= length:
+            raise ValueError(f"stride: must be less than the length of {length}, is {stride}")
+        return self
+
+    @property
+    def window(self) -> Window | None:
+        """How long texts are read; None where the recipe does not say."""
+        return Window(self.length, self.span or 0, self.stride) if self.length else None
 
 
 class TaskSpec(Closed):
@@ -104,7 +128,7 @@ class TaskSpec(Closed):
     version: int = Field(ge=1)
     title: str
     licence: str
-    solver: Literal["choice", "generate", "code", "perplexity"]
+    solver: Literal["choice", "generate", "code", "perplexity", "long_perplexity"]
     metric: str
     splits: dict[str, Split]
     eval_split: str = "test"
@@ -128,19 +152,32 @@ class TaskSpec(Closed):
             raise ValueError(f"eval_split: {self.eval_split} is not among splits")
         if self.solver == "choice" and self.gold is None:
             raise ValueError("gold: a choice task needs the template of the right index")
-        if (self.solver == "perplexity") is not (self.metric == "bits_per_byte"):
-            raise ValueError("metric: perplexity is measured in bits_per_byte, and nothing else is")
+        for solver, metric in READ.items():
+            if (self.solver == solver) is not (self.metric == metric):
+                raise ValueError(f"metric: {solver} is measured in {metric}, and nothing else is")
         for name, recipe in self.recipes.items():
             if recipe.options and recipe.options_from:
                 raise ValueError(f"recipes.{name}.options_from: options are given already")
             own = recipe.options_from is not None
             if self.solver == "choice" and not own and len(recipe.options) < 2:
                 raise ValueError(f"recipes.{name}.options: a choice needs at least two")
-            if self.solver == "perplexity" and (recipe.header or recipe.shots):
+            if self.solver in READ and (recipe.header or recipe.shots):
                 raise ValueError(f"recipes.{name}: a text is read without a header or shots")
             split = recipe.shots.split if recipe.shots else None
             if split is not None and split not in self.splits:
                 raise ValueError(f"recipes.{name}.shots.split: {split} is not among splits")
+        return self
+
+    @model_validator(mode="after")
+    def _windowed(self) -> TaskSpec:
+        needed, allowed = WINDOWED.get(self.solver, ((), ()))
+        for name, recipe in self.recipes.items():
+            given = {key for key in WINDOW_KEYS if getattr(recipe, key) is not None}
+            for key in WINDOW_KEYS:
+                if key in needed and key not in given:
+                    raise ValueError(f"recipes.{name}.{key}: missing; {self.solver} reads by it")
+                if key in given and key not in allowed:
+                    raise ValueError(f"recipes.{name}.{key}: {self.solver} does not read by it")
         return self
 
     def scorers(self) -> list[str]:

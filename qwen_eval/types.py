@@ -77,9 +77,37 @@ class LoglikelihoodRequest:
 
 @dataclass(frozen=True, slots=True)
 class PerplexityRequest:
-    """Log-probability of every token of `text`, the first one after the model's start token."""
+    """Log-probability of every token of `text`, the first one after the model's start token.
+
+    Of a long text a part may be read: its tokens [first, first + length), None for all from first
+    on, behind the start token like a text of their own; of these the last `scored` are answered,
+    None for all. Counted in tokens of the whole text. A text that has fewer gives fewer.
+    """
 
     text: str
+    first: int = 0
+    length: int | None = None
+    scored: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all tokens are asked for, whatever they are."""
+        return (self.first, self.length, self.scored) == (0, None, None)
+
+    def kept(self, logprobs: tuple[float, ...]) -> tuple[float, ...]:
+        """Of all tokens that were read those that are answered."""
+        return logprobs if self.scored is None else logprobs[max(len(logprobs) - self.scored, 0) :]
+
+
+@dataclass(frozen=True, slots=True)
+class CountRequest:
+    """How many tokens each of the texts has, read by itself without a start token.
+
+    Answered in `token_counts`. No forward pass: a solver asks it to build a prompt of a length. A
+    backend without a tokenizer of the model estimates, and says how in the response's `text`.
+    """
+
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +127,7 @@ class JudgeRequest:
     timeout: float = 3.0
 
 
-ModelRequest = GenerateRequest | LoglikelihoodRequest | PerplexityRequest
+ModelRequest = GenerateRequest | LoglikelihoodRequest | PerplexityRequest | CountRequest
 Request = ModelRequest | JudgeRequest
 FinishReason = Literal["stop", "length", "scored", "judged", "error"]
 
@@ -111,8 +139,8 @@ class Response:
     `logprobs`: natural-log probabilities, for a GenerateRequest one per new token (or none, where
     the backend shows none), for a LoglikelihoodRequest one sum per continuation, for a
     PerplexityRequest one per token.
-    `token_counts`: tokens of each continuation. `greedy`: whether each continuation is what
-    greedy decoding would have written. Counts are in tokens.
+    `token_counts`: tokens of each continuation, or of each text of a CountRequest. `greedy`:
+    whether each continuation is what greedy decoding would have written. Counts are in tokens.
     """
 
     text: str = ""
@@ -127,7 +155,9 @@ class Response:
     error: str | None = None
 
 
-Status = Literal["scored", "no_answer", "error"]
+Status = Literal["scored", "no_answer", "excluded", "error"]
+UNSCORED = frozenset[str]({"excluded", "error"})
+"""The ways to end without a value: these samples take no part in an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +167,8 @@ class Score:
     A metric that weighs its samples (measures.py) has the weight beside it: bits_per_byte the
     `bytes` of the text.
     no_answer: the reply held nothing the extractor could read; it counts as wrong, and is counted.
+    excluded: the recipe has nothing to ask of it (a text shorter than the length to be read); left
+    out of the estimate, which is no fault, and counted. `detail` says why.
     error: nothing can be said of the model (a failed request); left out of the estimate.
     """
 
@@ -161,12 +193,26 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """How a recipe reads more than a prompt, in tokens of the model's own tokenizer.
+
+    `length`: what the model is fed at a time, its start token included. `span`: how much of a text
+    is read. `stride`: how far one window lies behind the one before; None where they only touch.
+    """
+
+    length: int
+    span: int = 0
+    stride: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """A sample rendered under one recipe: all that a solver needs.
 
     Prompt and scorer come from the same recipe, because only prompts.render makes an Item.
     `target` is the gold answer as text. For a choice `options` holds the continuations and `gold`
-    the index of the right one. `reference` is a reply that solves it, for mock:oracle.
+    the index of the right one. `reference` is a reply that solves it, for mock:oracle. `window`
+    says how long texts are read, where the recipe does.
     """
 
     sample: Sample
@@ -179,3 +225,4 @@ class Item:
     gold: int | None = None
     decoding: Decoding = Decoding()
     reference: str = ""
+    window: Window | None = None

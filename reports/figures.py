@@ -1,23 +1,28 @@
-"""Numbers as a reader sees them. A score's unit is percent; or bits per byte; or perplexity for a
-mean log-likelihood per token (natural log), exp(-x). Of the last two less is better.
+"""Numbers as a reader sees them. A score's unit is percent; or bits per byte or nats per token; or
+perplexity for a mean log-likelihood per token (natural log), exp(-x). Of all but the first less is
+better.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
-from qwen_eval.measures import BITS_PER_BYTE, measure_of
+from qwen_eval.measures import BITS_PER_BYTE, NATS_PER_TOKEN, Measure, measure_of
 from qwen_eval.metrics import Estimate
 from qwen_eval.paired import Paired
 
-Unit = Literal["percent", "perplexity", "bits per byte"]
+Unit = Literal["percent", "perplexity", "bits per byte", "nats per token"]
+_SAVED: Mapping[Unit, Measure] = {"bits per byte": BITS_PER_BYTE, "nats per token": NATS_PER_TOKEN}
 
 
 def unit_of(metric: str) -> Unit:
     """How a metric is shown."""
-    if measure_of(metric) is BITS_PER_BYTE:
-        return "bits per byte"
+    measure = measure_of(metric)
+    for unit, known in _SAVED.items():
+        if measure is known:
+            return unit
     return "perplexity" if metric == "log_likelihood" else "percent"
 
 
@@ -25,7 +30,7 @@ def scaled(value: float, unit: Unit) -> float:
     """A score in its unit."""
     if unit == "percent":
         return 100 * value
-    if unit == "bits per byte":
+    if unit in _SAVED:
         return value
     return math.exp(min(-value, 700.0))
 
@@ -41,7 +46,7 @@ def shown(value: float, unit: Unit = "percent") -> str:
     """A figure that is in its unit already."""
     if abs(value) >= 1e6:
         return f"{value:.3g}"
-    digits = {"percent": 1, "perplexity": 2, "bits per byte": BITS_PER_BYTE.digits}[unit]
+    digits = _SAVED[unit].digits if unit in _SAVED else {"percent": 1, "perplexity": 2}[unit]
     return f"{value:.{digits}f}"
 
 
@@ -58,9 +63,9 @@ def ratio(difference: float) -> str:
 
 def gained(gain: float, unit: Unit) -> str:
     """A gain as what it makes of a score: points, a ratio of perplexities (below 1 is better), or
-    bits per byte (below 0 is better)."""
-    if unit == "bits per byte":
-        return BITS_PER_BYTE.step(gain).replace("-", "−")
+    bits per byte or nats per token (below 0 is better)."""
+    if unit in _SAVED:
+        return _SAVED[unit].step(gain).replace("-", "−")
     return points(gain) if unit == "percent" else ratio(gain)
 
 

@@ -35,6 +35,10 @@ def _caveats_of(run: RunView, say: Say) -> Iterator[str]:
         if score.invalid:
             yield say("%(task)s of %(run)s is invalid: %(why)s.", task=name, run=label,
                       why=one_line("; ".join(score.invalid)))  # fmt: skip
+        if excluded := score.counts.get("excluded"):
+            yield say("%(task)s of %(run)s: %(count)s of %(all)s samples excluded as too short.",
+                      task=name, run=label, count=excluded,
+                      all=score.counts["samples"])  # fmt: skip
         if score.info.data_kind == "sample":
             yield say("%(task)s: SAMPLE questions written for this project, not the benchmark.",
                       task=name)  # fmt: skip

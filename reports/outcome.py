@@ -31,7 +31,7 @@ def outcome(record: SampleRecord, metric: str, *, share: bool = True) -> str:
     """One of OUTCOMES. `cut`: the reply ended at the token limit. `share`: whether 1 is right and 0
     wrong (are_shares); a sample of anything else is merely scored."""
     value = record.values.get(metric, 0.0)
-    if record.status == "error":
+    if not record.counted:
         return "not judged"
     if not share:
         return "scored"
@@ -74,7 +74,7 @@ def shares(records: Sequence[SampleRecord], metric: str) -> dict[str, int]:
 def win_tie_loss(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]]:
     """Mean shares by group, all of them under the name "": where the samples are judgements, which
     hold a win, a tie and a loss each. {} for anything else."""
-    judged = [r for r in records if r.status != "error" and set(_JUDGED) <= r.values.keys()]
+    judged = [r for r in records if r.counted and set(_JUDGED) <= r.values.keys()]
     if not judged:
         return {}
     groups: dict[str, list[SampleRecord]] = {"": judged}

@@ -69,7 +69,8 @@ class BackendOptions:
     bfloat16. `device`: auto, cpu or cuda. `max_length`: tokens of context, None for the model's
     own. `kv_memory`: bytes for keys and values. `batch_invariant`: the same bits whatever the
     batch. `context` holds the --ntk, --logn and --window switches that were given; a switch left
-    alone is absent.
+    alone is absent. `lengths`: tokens of the sequences that are going to be asked, where they are
+    known: those that the context takes must fit the memory for keys and values.
     """
 
     batch: int | None = None
@@ -80,6 +81,7 @@ class BackendOptions:
     kv_memory: int | None = None
     batch_invariant: bool = True
     context: dict[str, bool] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
 
 
 def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:

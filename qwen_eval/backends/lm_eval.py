@@ -24,9 +24,10 @@ from qwen_eval.backends.base import (
     model_name,
     refuse_flags,
 )
-from qwen_eval.backends.queued import QueuedBackend
+from qwen_eval.backends.queued import QueuedBackend, estimated
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
+    CountRequest,
     GenerateRequest,
     LoglikelihoodRequest,
     ModelRequest,
@@ -81,7 +82,14 @@ class LmEvalBackend(QueuedBackend):
         return cls(lm, info, _BATCHES_AT_ONCE * batch)
 
     def _answer(self, requests: Sequence[ModelRequest]) -> list[Response]:
+        if isinstance(requests[0], CountRequest):
+            return [self._count(r) for r in requests if isinstance(r, CountRequest)]
         if isinstance(requests[0], PerplexityRequest):
+            if not requests[0].whole:
+                raise UserError(
+                    "lm-evaluation-harness gives no log-probabilities of tokens, which this recipe "
+                    "needs; use hf: or a folder"
+                )
             raise ValueError("lm-evaluation-harness gives sums only; use hf: or a folder")
         with contextlib.redirect_stdout(sys.stderr):
             if isinstance(requests[0], GenerateRequest):
@@ -161,6 +169,11 @@ class LmEvalBackend(QueuedBackend):
         if len(ids) <= prompt.max_tokens:
             return text
         return str(self._lm.tok_decode(ids[-(prompt.max_tokens - 1) :]))
+
+    def _count(self, request: CountRequest) -> Response:
+        if not hasattr(self._lm, "tok_encode"):
+            return estimated(request)
+        return Response(token_counts=tuple(map(self._tokens, request.texts)))
 
     def _tokens(self, text: str) -> int:
         """Tokens of a text; 0 where the model shows no tokenizer."""

@@ -4,8 +4,8 @@
 for the same seed and prompt; `mock:FILE` follows rules, JSON lines such as
 {"contains": "2 + 2", "text": "4"} or {"contains": "capital", "choice": 1}. The first rule whose
 `contains` stands in the prompt answers; a list of texts is used up one by one, the last one stays.
-A text to be read costs the oracle no bits and the guesser 8 a byte, as 256 bytes are all
-as likely to it; a script says {"contains": "Once", "bits": 1.5}, of every byte.
+Their tokens are bytes. A text to be read costs the oracle no bits and the guesser 8 a byte, as 256
+bytes are all as likely to it; a script says {"contains": "Once", "bits": 1.5}, of every byte.
 {"error": "timeout"} fails the request, and so does a rule that has no answer of the kind asked for.
 """
 
@@ -21,6 +21,7 @@ from qwen_eval.backends.base import BackendInfo, BackendOptions, refuse_flags
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash, read_jsonl
 from qwen_eval.types import (
+    CountRequest,
     GenerateRequest,
     LoglikelihoodRequest,
     ModelRequest,
@@ -80,6 +81,8 @@ class MockBackend:
             return self._choose(request)
         if isinstance(request, GenerateRequest):
             return self._write(request)
+        if isinstance(request, CountRequest):
+            return Response(token_counts=tuple(map(_size, request.texts)))
         return self._read(request)
 
     def _choose(self, request: LoglikelihoodRequest) -> Response:
@@ -112,8 +115,10 @@ class MockBackend:
             if "bits" not in rule:
                 return _unanswered(rule)
             bits = float(rule["bits"])
-        size = len(request.text.encode("utf-8", "surrogatepass"))
-        return Response(logprobs=(-bits * math.log(2),) * size, prompt_tokens=size)
+        size = max(_size(request.text) - request.first, 0)
+        size = size if request.length is None else min(size, request.length)
+        logprobs = request.kept((-bits * math.log(2),) * size)
+        return Response(logprobs=logprobs, prompt_tokens=size)
 
     def _write(self, request: GenerateRequest) -> Response:
         if self._mode == "oracle":
@@ -146,6 +151,10 @@ class MockBackend:
         # From the prompt, not from the order of asking: resumed runs guess alike.
         digest = hashlib.sha256(f"{self._seed}\0{text}".encode("utf-8", "surrogatepass"))
         return random.Random(digest.digest())
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _fault(rule: dict[str, Any]) -> str | None:

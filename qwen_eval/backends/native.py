@@ -6,8 +6,10 @@ predicate of stop strings, cuts what does not fit the context and says so.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -35,6 +37,7 @@ from qwen_eval.model.fused import fuse
 from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
 from qwen_eval.model.weights import load_model
 from qwen_eval.types import (
+    CountRequest,
     GenerateRequest,
     LoglikelihoodRequest,
     ModelRequest,
@@ -44,6 +47,7 @@ from qwen_eval.types import (
 )
 
 DEFAULT_BATCH = 32
+TEXTS = 128  # texts whose ids are kept: a book is read in many parts
 
 
 class NativeBackend:
@@ -55,7 +59,8 @@ class NativeBackend:
         self._encoder = PromptEncoder(tokenizer)
         self._asked: dict[int, tuple[ModelRequest, int, bool]] = {}
         self._engine_ids: dict[int, int] = {}
-        self._failed: list[tuple[int, Response]] = []
+        self._text_ids = lru_cache(TEXTS)(lambda text: array("i", tokenizer.encode(text)))
+        self._ready: list[tuple[int, Response]] = []
         self._next_id = 0
 
     @classmethod
@@ -74,6 +79,7 @@ class NativeBackend:
                 cache_bytes=options.kv_memory,
                 batch_invariant=options.batch_invariant,
             )
+            _hold(engine, [length for length in options.lengths if length <= config.max_length])
         except ValueError as error:
             raise UserError(str(error)) from error
         info = BackendInfo(
@@ -104,11 +110,14 @@ class NativeBackend:
         """Encode and queue; a request that cannot be served fails alone."""
         request_id = self._next_id
         self._next_id += 1
+        if (response := self._at_once(request)) is not None:
+            self._ready.append((request_id, response))
+            return request_id
         try:
             engine_id, prompt_tokens, truncated = self._submit(request)
         except ValueError as error:
             response = Response(finish_reason="error", error=str(error))
-            self._failed.append((request_id, response))
+            self._ready.append((request_id, response))
         else:
             self._asked[engine_id] = (request, prompt_tokens, truncated)
             self._engine_ids[engine_id] = request_id
@@ -116,7 +125,7 @@ class NativeBackend:
 
     def step(self) -> list[tuple[int, Response]]:
         """One forward pass."""
-        finished, self._failed = self._failed, []
+        finished, self._ready = self._ready, []
         for engine_id, result in self.engine.step():
             request, prompt_tokens, truncated = self._asked.pop(engine_id)
             response = self._response(request, result)
@@ -144,10 +153,23 @@ class NativeBackend:
                 return self.tokenizer.decode(list(self.engine.written(engine_id)))
         return ""
 
+    def _at_once(self, request: ModelRequest) -> Response | None:
+        """The answer to what needs no model: counting, and reading where no token is."""
+        if isinstance(request, CountRequest):
+            return Response(token_counts=tuple(len(self._text_ids(t)) for t in request.texts))
+        if isinstance(request, PerplexityRequest) and len(self._read_ids(request)) == 1:
+            return Response(prompt_tokens=1)
+        return None
+
+    def _read_ids(self, request: PerplexityRequest) -> list[int]:
+        end = None if request.length is None else request.first + request.length
+        return [self.tokenizer.start_id, *self._text_ids(request.text)[request.first : end]]
+
     def _submit(self, request: ModelRequest) -> tuple[int, int, bool]:
+        assert not isinstance(request, CountRequest)
         limit = self.engine.config.max_length
         if isinstance(request, PerplexityRequest):
-            ids = [self.tokenizer.start_id, *self.tokenizer.encode(request.text)]
+            ids = self._read_ids(request)
             return self.engine.submit(ScoreTokens(tuple(ids))), len(ids), False
         if isinstance(request, LoglikelihoodRequest):
             prompt, options = self._encode_options(request)
@@ -225,13 +247,23 @@ class NativeBackend:
                 output_tokens=len(result.ids),
             )
         if isinstance(request, PerplexityRequest):
-            return Response(logprobs=tuple(x for x in result if isinstance(x, float)))
+            logprobs = tuple(x for x in result if isinstance(x, float))
+            return Response(logprobs=request.kept(logprobs))
         scores = [score for score in result if not isinstance(score, float)]
         return Response(
             logprobs=tuple(sum(score.logprobs) for score in scores),
             token_counts=tuple(len(score.logprobs) for score in scores),
             greedy=tuple(score.greedy for score in scores),
         )
+
+
+def _hold(engine: Engine, lengths: Sequence[int]) -> None:
+    """Raises ValueError for sequences so long that their keys and values could never be held."""
+    for length in lengths:
+        try:
+            engine.cancel(engine.submit(ScoreTokens((0,) * length)))
+        except ValueError as error:
+            raise ValueError(f"a sequence of {length:,} tokens {error}") from error
 
 
 def _fit(ids: list[int], room: int, prompt: Prompt) -> tuple[list[int], bool]:

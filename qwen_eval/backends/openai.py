@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from qwen_eval.backends.base import BackendInfo, BackendOptions, refuse_flags
-from qwen_eval.backends.queued import failed
+from qwen_eval.backends.queued import estimated, failed
 from qwen_eval.errors import InfrastructureError, QwenEvalError, UserError
 from qwen_eval.types import (
+    CountRequest,
     Decoding,
     GenerateRequest,
     LoglikelihoodRequest,
@@ -131,7 +132,14 @@ class OpenAiBackend:
             self._done.put((request_id, answer))
 
     def _answer(self, request: ModelRequest) -> Response:
+        if isinstance(request, CountRequest):
+            return estimated(request)
         if isinstance(request, PerplexityRequest):
+            if not request.whole:
+                raise UserError(
+                    f"{self._info.detail['server']}: shows no token ids, by which this recipe cuts "
+                    "its texts; use hf: or a folder"
+                )
             values = self._echo("", request.text)[0]
             return Response(logprobs=tuple(values), prompt_tokens=len(values))
         if request.prompt.max_tokens is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qwen_eval.backends.base import BackendInfo
 from qwen_eval.errors import QwenEvalError
-from qwen_eval.types import GenerateRequest, ModelRequest, Response
+from qwen_eval.types import CountRequest, ModelRequest, PerplexityRequest, Response
 
 
 class QueuedBackend(ABC):
@@ -71,11 +71,19 @@ def failed(error: Exception) -> Response:
     return Response(finish_reason="error", error=reason)
 
 
+def estimated(request: CountRequest) -> Response:
+    """Counts where no tokenizer of the model can be had."""
+    counts = (-(-len(text.encode("utf-8", "surrogatepass")) // 4) for text in request.texts)
+    return Response(token_counts=tuple(counts), text="estimated: 4 bytes a token")
+
+
 def _kind(request: ModelRequest) -> Any:
     return (type(request), getattr(request, "decoding", None))
 
 
 def _length(request: ModelRequest) -> int:
-    if isinstance(request, GenerateRequest) or hasattr(request, "prompt"):
-        return len(request.prompt.full_text)
-    return len(request.text)
+    if isinstance(request, CountRequest):
+        return sum(map(len, request.texts))
+    if isinstance(request, PerplexityRequest):
+        return len(request.text)
+    return len(request.prompt.full_text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from qwen_eval.cli.setup import (
     DTYPES,
     LoadedTask,
     check_choice,
+    fitting,
     load_tasks,
     open_model,
     parse_bytes,
@@ -77,9 +79,9 @@ def command(options: RunOptions) -> None:
         return
     sandbox = open_sandbox(tasks)
     try:
-        backend = open_backend(options)
+        backend = open_backend(options, sorted({task.length for task in tasks} - {0}))
         try:
-            _run(tasks, backend, sandbox, options)
+            _run(fitting(tasks, backend.info().max_length), backend, sandbox, options)
         finally:
             backend.close()
     finally:
@@ -127,8 +129,9 @@ def _told_apart(share: Any) -> str:
     return f"{apart} (10% of answers differing, power 0.8)"
 
 
-def open_backend(options: RunOptions) -> Backend:
-    """The model with the switches that were given. Raises UserError for any mistake in them."""
+def open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
+    """The model with the switches that were given. Raises UserError for any mistake in them, and
+    where a sequence of one of the lengths could not be held."""
     from qwen_eval.backends.base import BackendOptions
 
     switches = {"ntk": options.ntk, "logn": options.logn, "window": options.window}
@@ -143,6 +146,7 @@ def open_backend(options: RunOptions) -> Backend:
             kv_memory=parse_bytes("--kv-memory", options.kv_memory),
             batch_invariant=options.batch_invariant,
             context={name: value for name, value in switches.items() if value is not None},
+            lengths=tuple(lengths),
         ),
     )
 

@@ -31,6 +31,11 @@ class LoadedTask:
     items: list[Item]
 
     @property
+    def length(self) -> int:
+        """Tokens that the recipe feeds a model at a time; 0 where it sets no length."""
+        return self.spec.recipes[self.info.recipe.partition("@")[2]].length or 0
+
+    @property
     def label(self) -> str:
         """`mmlu@strict`, with SAMPLE behind it where the rows are not the benchmark's."""
         return self.info.recipe + (" SAMPLE" if self.info.data_kind == "sample" else "")
@@ -135,6 +140,20 @@ def _load_task(spec: TaskSpec, recipe: str, mirror: Path | None, limit: int | No
         protocol=renderer.recipe.source,
     )
     return LoadedTask(spec, info, items)
+
+
+def fitting(tasks: Sequence[LoadedTask], max_length: int) -> list[LoadedTask]:
+    """Those that a model's context is long enough for; 0 where that is not known. One line says
+    which are left out. Raises UserError if nothing is left."""
+    kept = [task for task in tasks if not max_length or task.length <= max_length]
+    if len(kept) == len(tasks):
+        return kept
+    left = ", ".join(task.info.recipe for task in tasks if task.length > max_length)
+    why = f"{left}: longer than this model's context of {max_length:,} tokens"
+    if not kept:
+        raise UserError(f"--tasks {why}, and nothing else is asked (--max-length, --ntk)")
+    say(f"{why}; left out (--max-length, --ntk)")
+    return kept
 
 
 def open_model(name: str, options: BackendOptions) -> Backend:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def written(value: Estimate, metric: str) -> tuple[str, str]:
-    """Score and interval as the metric is read: percent, or bits per byte."""
+    """Score and interval as the metric is read: percent, bits per byte, nats per token."""
     shown = measure_of(metric).shown
     return shown(value.estimate), f"{shown(value.low)} – {shown(value.high)}"
 
@@ -114,11 +114,19 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
 def footnotes(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> list[str]:
     """What a reader must know beside the numbers, one line each."""
     notes = []
-    if bits := [row.recipe for _, row in rows if measure_of(row.metric).sign < 0]:
-        notes.append(f"{', '.join(bits)}: bits per byte, less is better")
+    less: dict[str, list[str]] = {}
+    for _, row in rows:
+        if measure_of(row.metric).sign < 0:
+            less.setdefault(measure_of(row.metric).unit, []).append(row.recipe)
+    notes += [f"{', '.join(names)}: {unit}, less is better" for unit, names in less.items()]
     for task, metrics in rows:
         if metrics.invalid:
             notes.append(f"{metrics.recipe} is invalid: {'; '.join(metrics.invalid)}")
+        if excluded := metrics.counts.get("excluded"):
+            notes.append(
+                f"{metrics.recipe}: {excluded} of {metrics.counts['samples']} samples excluded as "
+                "too short for the recipe"
+            )
         if task.info.data_kind == "sample":
             notes.append(
                 f"{metrics.recipe}: SAMPLE questions of this project, not the benchmark; name a "

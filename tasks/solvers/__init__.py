@@ -7,11 +7,13 @@ from qwen_eval.types import Item, Solver
 from .choice import choice
 from .code import code
 from .generate import generate
+from .long_perplexity import long_perplexity
 from .perplexity import perplexity
 
 SOLVERS: dict[str, Callable[[Item], Solver]] = {
     "choice": choice,
     "code": code,
     "generate": generate,
+    "long_perplexity": long_perplexity,
     "perplexity": perplexity,
 }

@@ -14,6 +14,7 @@ from qwen_eval.backends import openai
 from qwen_eval.backends.base import Backend, BackendOptions, open_backend
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
+    CountRequest,
     Decoding,
     GenerateRequest,
     LoglikelihoodRequest,
@@ -95,6 +96,14 @@ def test_options_are_scored_by_echo(
         context = len(request.prompt.full_text.rstrip())
         for row, value in zip(rows, answer.logprobs, strict=True):
             assert value == pytest.approx(sum(row[context:]), abs=1e-6)
+
+
+def test_without_token_ids_texts_are_not_cut_and_counts_are_estimates(server: Server) -> None:
+    with pytest.raises(UserError, match="shows no token ids, by which this recipe cuts its texts"):
+        ask(opened(server), PerplexityRequest("Some words.", 0, 3))
+    counted = ask(opened(server), CountRequest(("", "abcd", "abcde", "月月")))[0]
+    assert counted.token_counts == (0, 1, 2, 2)
+    assert counted.text == "estimated: 4 bytes a token"
 
 
 def test_perplexity_is_the_echo_of_all(server: Server, native: Backend) -> None:

@@ -10,6 +10,7 @@ import pytest
 from qwen_eval.backends.base import Backend, BackendOptions, open_backend
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
+    CountRequest,
     Decoding,
     GenerateRequest,
     LoglikelihoodRequest,
@@ -115,6 +116,19 @@ def test_perplexity(native: Backend, peer: Backend) -> None:
         assert theirs.logprobs == pytest.approx(mine.logprobs, abs=1e-4)
     else:
         assert "sums only" in (theirs.error or "")
+
+
+def test_parts_of_texts_and_counts(native: Backend, peer: Backend) -> None:
+    counting = CountRequest(("Some words", "月", ""))
+    assert ask(peer, counting)[0].token_counts == ask(native, counting)[0].token_counts
+    request = PerplexityRequest("Some words to be read.", 5, 9, 4)
+    if peer.info().detail["backend"] == "hf":
+        mine, theirs = ask(native, request)[0], ask(peer, request)[0]
+        assert theirs.logprobs == pytest.approx(mine.logprobs, abs=1e-4)
+        assert len(theirs.logprobs) == 4
+    else:
+        with pytest.raises(UserError, match="no log-probabilities of tokens"):
+            ask(peer, request)
 
 
 def test_one_that_fails_does_not_take_its_batch_along(peer: Backend) -> None:

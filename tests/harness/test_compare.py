@@ -64,6 +64,15 @@ def test_failures_are_left_out_and_counted() -> None:
     assert (found.paired.n, found.lost) == (5, 1)
 
 
+def test_what_a_recipe_excludes_is_no_failure_unless_in_one_run_alone() -> None:
+    a, b = (changed(run, 2, status="excluded", values={}) for run in (A, B))
+    (found,) = compare_runs(a, b)
+    assert found.left_out == {"unmatched": 0, "errors": 0, "excluded": 1}
+    assert (found.paired.n, found.lost) == (5, 1)
+    (found,) = compare_runs(A, b)
+    assert found.left_out == {"unmatched": 0, "errors": 1}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -162,6 +162,28 @@ def test_errors_over_their_budget_are_the_machines() -> None:
     assert (found.verdict, found.exit_code) == ("ERROR", 4)
 
 
+def test_what_a_recipe_excludes_is_no_failure() -> None:
+    run = run_of({"toy": [1.0] * 400})
+    excluded = [record(i, status="excluded", values={}, task="toy@strict") for i in range(400, 800)]
+    both = replace(run, samples=[*run.samples, *excluded])
+    for rule in (TOY, {"task": "toy", "type": "floor", "minimum": 1.0}):
+        (found,) = judge(ruled(rule), both, both, today=TODAY).rules
+        assert found.verdict == "PASS", found.message
+    must = {"task": "toy", "type": "must_pass", "items": [excluded[0].id]}
+    (found,) = judge(ruled(must), both, both, today=TODAY).rules
+    assert (found.verdict, found.message) == (
+        "ERROR",
+        f"{excluded[0].id} could not be judged: the recipe excludes it",
+    )
+    # A budget is a share of what was asked: 5 of 400 are more than 1%, 5 of 800 are not.
+    failed = [replace(one, status="error") for one in run.samples[:5]]
+    some = replace(both, samples=[*failed, *both.samples[5:]])
+    budget = {"task": "toy", "type": "budget", "errors": 0.01}
+    (found,) = judge(ruled(budget), both, some, today=TODAY).rules
+    assert found.verdict == "ERROR"
+    assert "5 of 400" in found.message
+
+
 def test_nearly_right_is_not_what_must_pass() -> None:
     rules = ruled({"task": "toy", "type": "must_pass", "items": ["0000", "0001"]})
     found = verdict(rules, [1.0, 1.0], [0.999, 1.0])

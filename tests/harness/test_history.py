@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from qwen_eval.errors import UserError
+from qwen_eval.fileio import file_hash
 from qwen_eval.history import INDEX, History, read_history
-from qwen_eval.results import read_run
+from qwen_eval.results import FILES, read_run
 from tests.harness.toys import finished_run, run_info, task_info
 
 
@@ -47,6 +48,16 @@ def test_the_index_holds_what_the_run_says(runs: Path) -> None:
     assert (point["model"], point["fingerprint"], point["dtype"]) == ("m", "f", "float32")
     assert point["started"] == "2026-01-02T10:00:00+00:00"
     assert read_history([runs]).results == history.results, "what is stored is what was read"
+
+
+def test_an_excluded_sample_has_no_score(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "a", [1.0, 0.0, None])
+    path = folder / "samples.jsonl"
+    text = path.read_text().replace('"status": "error"', '"status": "excluded"')
+    path.write_text(text.replace('"error": "down"', '"error": null'))
+    (folder / "DONE").write_text(json.dumps({name: file_hash(folder / name) for name in FILES}))
+    (one,) = read_history([tmp_path]).results
+    assert one.scores == (1.0, 0.0, None)
 
 
 def test_a_run_is_read_once(runs: Path) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_eval.errors import UserError
+from qwen_eval.fileio import file_hash
 from qwen_eval.metrics import LIMITS, estimate, stored, summarise
-from qwen_eval.results import Run, SampleRecord
-from tests.harness.toys import record, run_info
+from qwen_eval.results import FILES, Run, SampleRecord, read_run
+from tests.harness.toys import finished_run, record, run_info
 
 
 def summary(records: list[SampleRecord], **options):
@@ -32,6 +33,35 @@ def test_errors_are_left_out_and_unread_answers_are_wrong() -> None:
     assert row.overall.estimate == pytest.approx(96 / 99)
     assert (row.counts["errors"], row.counts["no_answer"]) == (1, 3)
     assert not row.invalid
+
+
+def test_excluded_samples_are_left_out_counted_and_no_fault() -> None:
+    excluded = [record(i, status="excluded", values={}) for i in range(60)]
+    rest = [record(i, float(i % 2)) for i in range(60, 100)]
+    row = summary(excluded + rest)
+    assert row.overall is not None
+    assert (row.overall.n, row.overall.estimate) == (40, 0.5)
+    assert (row.counts["samples"], row.counts["excluded"], row.counts["errors"]) == (100, 60, 0)
+    assert not row.invalid
+    # The limits are shares of what was asked: one of 40 is more than 2%, one of 100 is not.
+    assert summary([*excluded, record(99, status="error"), *rest[1:]]).invalid
+    assert summary(excluded).overall is None
+    assert not summary(excluded).invalid
+
+
+def test_metrics_from_before_exclusion_are_read(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", [1.0, 0.0])
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["tasks"]["toy@strict"]["counts"]["excluded"]
+    path.write_text(json.dumps(metrics))
+    (folder / "DONE").write_text(json.dumps({name: file_hash(folder / name) for name in FILES}))
+    assert stored(read_run(folder))["toy@strict"].counts["samples"] == 2
+    del metrics["tasks"]["toy@strict"]["counts"]["errors"]
+    path.write_text(json.dumps(metrics))
+    (folder / "DONE").write_text(json.dumps({name: file_hash(folder / name) for name in FILES}))
+    with pytest.raises(UserError, match=r"toy@strict: no counts\.errors"):
+        stored(read_run(folder))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=60))

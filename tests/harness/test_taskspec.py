@@ -73,6 +73,10 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("recipes.strict.options_from", "choices", "options are given already"),
         ("solver", "perplexity", "perplexity is measured in bits_per_byte"),
         ("metric", "bits_per_byte", "perplexity is measured in bits_per_byte"),
+        ("solver", "long_perplexity", "long_perplexity is measured in nats_per_token"),
+        ("metric", "nats_per_token", "long_perplexity is measured in nats_per_token"),
+        ("recipes.strict.length", 64, "recipes.strict.length: choice does not read by it"),
+        ("recipes.strict.stride", 8, "stride: must be less than the length of 0, is 8"),
         ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror and own"),
         ("splits.test", {"hub": "test"}, "exactly one of mirror and own"),
         ("splits.test", {"own": "b", "sample": "c"}, "has no hub and no sample"),
@@ -84,6 +88,29 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: str, value: object, name
     with pytest.raises(UserError) as error:
         load_spec(path)
     assert str(path) in str(error.value)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({}, "recipes.strict.length: missing; long_perplexity reads by it"),
+        ({"length": 64}, "recipes.strict.span: missing; long_perplexity reads by it"),
+        ({"length": 64, "span": 63}, "span: must hold one length of 64, is 63"),
+        ({"length": 64, "span": 64, "stride": 64}, "stride: must be less than the length of 64"),
+        ({"length": 1, "span": 64}, "recipes.strict.length"),
+    ],
+)
+def test_a_long_text_is_read_by_length_and_span(
+    tmp_path: Path, keys: dict[str, int], named: str
+) -> None:
+    recipe = {"version": 1, "source": "here", "item": "{{ text }}", "scorer": "nats"}
+    raw = {key: value for key, value in GOOD.items() if key != "gold"}
+    raw |= {"solver": "long_perplexity", "metric": "nats_per_token", "target": ""}
+    path = tmp_path / "task.yaml"
+    path.write_text(yaml.safe_dump(raw | {"recipes": {"strict": recipe | keys}}))
+    with pytest.raises(UserError) as error:
+        load_spec(path)
     assert named in str(error.value)
 
 

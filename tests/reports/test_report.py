@@ -295,6 +295,8 @@ def sentences() -> set[str]:
     """Every English text that the page may say."""
     found: set[str] = set(OUTCOMES) | set(render._BROWSER_WORDS.values())
     found |= {"exact McNemar", "clustered", "bootstrap", "Table", "Figure", "same"}
+    for unit in ("perplexity", "bits per byte", "nats per token"):
+        found |= {unit, f"{unit}, less is better"}
     for path in render.TEMPLATES.glob("*.html"):
         text = path.read_text(encoding="utf-8")
         found |= {a or b for a, b in re.findall(r"""_\((?:"([^"]+)"|'([^']+)')""", text)}
