@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ModelConfig
-from .rope import inverse_frequencies, logn_scale, rotation
+from .rope import logn_scale, rotation_of
 
 
 class Batch(Protocol):
@@ -72,14 +72,10 @@ def pack(config: ModelConfig, ids_T: Tensor, spans: tuple[Span, ...]) -> WholeSe
     assert sum(span.length for span in spans) == ids_T.shape[0]
     device = ids_T.device
     positions_T = torch.cat([torch.arange(span.length) for span in spans])
-    lengths = torch.tensor([span.length for span in spans])
-    alphas = sorted({span.alpha for span in spans})
-    tables = torch.stack(
-        [inverse_frequencies(config.head_dim, config.rope_base, a) for a in alphas]
+    parts = zip(
+        *(rotation_of(config, torch.arange(span.length), span.alpha) for span in spans), strict=True
     )
-    chosen = torch.tensor([alphas.index(span.alpha) for span in spans])
-    frequencies = tables[0] if len(alphas) == 1 else tables[chosen.repeat_interleave(lengths)]
-    cos, sin = rotation(positions_T, frequencies)
+    cos, sin = map(torch.cat, parts)
     logn_T = logn_scale(positions_T, config.trained_length).to(device) if config.logn else None
     return WholeSequences(ids_T, spans, cos.to(device), sin.to(device), logn_T)
 

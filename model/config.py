@@ -7,12 +7,16 @@ section 2.3 and table 1, and the released configurations. Knows nothing of weigh
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from qwen_eval.errors import UserError
+
+from .windows import schedule, windows_of
+from .yarn import Yarn, yarn_from_hf, yarn_to_hf
 
 Family = Literal["qwen", "qwen2", "qwen3", "llama"]
 
@@ -30,6 +34,8 @@ class ModelConfig:
 
     `ffn_size` is the true width of each of the two FFN projections (Qwen v1's own config holds
     twice that). `trained_length` is S of the paper's section 2.5: beyond it NTK and LogN act.
+    `ntk_chunks`: NTK's alpha follows the text as it grows, where the released rule takes it once
+    from the prompt's length. `yarn` stretches RoPE by a fixed factor instead.
     `windows` holds one entry per layer, None meaning full attention; empty means full everywhere.
     A window of w lets a token see itself and the w - 1 tokens before it.
     """
@@ -52,7 +58,9 @@ class ModelConfig:
     qk_norm: bool = False
     tied: bool = False
     ntk: bool = False
+    ntk_chunks: bool = False
     logn: bool = False
+    yarn: Yarn | None = None
     windows: tuple[int | None, ...] = ()
     init_std: float = 0.02
 
@@ -72,6 +80,10 @@ class ModelConfig:
             raise UserError(
                 f"config: {len(self.windows)} windows for {self.num_layers} layers; give one each"
             )
+        if self.ntk_chunks and not self.ntk:
+            raise UserError("config: ntk_chunks says when NTK acts, and ntk is off")
+        if self.ntk and self.yarn:
+            raise UserError("config: RoPE is stretched by NTK or by YaRN, not by both")
 
     @property
     def parameters(self) -> int:
@@ -94,29 +106,83 @@ class ModelConfig:
         self,
         *,
         ntk: bool | None = None,
+        ntk_chunks: bool | None = None,
         logn: bool | None = None,
         window: bool | None = None,
+        window_sizes: str | None = None,
+        yarn: float | None = None,
         max_length: int | None = None,
     ) -> ModelConfig:
         """The same model with the inference-time switches of section 2.5 set; None keeps one.
 
-        Raises UserError for a window the model does not have, or more context than it can take.
+        `window`: what config.json names, else windows.schedule; `window_sizes`: others in its
+        place, as `--window-sizes` says them. `yarn`: a factor, by which the context grows, too.
+        With ntk, or where ntk is False in so many words and nothing stretches RoPE, `max_length`
+        may go beyond the context. Raises UserError for what does not go together, or not with this
+        model, naming the flag.
         """
-        if window and not self.windows:
-            raise UserError("--window: this model's config.json names no windows")
-        ntk = self.ntk if ntk is None else ntk
-        if max_length and max_length > self.max_length and not ntk:
+        stretch = self.yarn if yarn is None else self._yarn_by_flag(yarn, ntk)
+        if ntk and stretch:
+            raise UserError("--ntk: config.json stretches RoPE by YaRN already; leave it out")
+        dynamic = self.ntk if ntk is None else ntk
+        if ntk_chunks and not dynamic:
+            raise UserError("--ntk-chunks: says when NTK acts, and NTK is off; add --ntk")
+        own = max(self.max_length, stretch.length) if stretch else self.max_length
+        length = max_length or own
+        if length > own and stretch:
             raise UserError(
-                f"--max-length {max_length}: this model's context is {self.max_length} tokens; "
-                "take less, or stretch it with --ntk"
+                f"--max-length {length}: YaRN stretches this model's context to {own} tokens; take "
+                "less" + (", or a larger --yarn" if yarn else "")
+            )
+        if length > own and not dynamic and ntk is None:
+            raise UserError(
+                f"--max-length {length}: this model's context is {own} tokens; take less, stretch "
+                "it with --ntk or --yarn, or run the bare model beyond it with --no-ntk"
             )
         return replace(
             self,
-            ntk=ntk,
+            ntk=dynamic,
+            ntk_chunks=dynamic and self.ntk_chunks if ntk_chunks is None else ntk_chunks,
             logn=self.logn if logn is None else logn,
-            windows=() if window is False else self.windows,
-            max_length=max_length or self.max_length,
+            yarn=stretch,
+            windows=self._windows_by_flag(window, window_sizes, length),
+            max_length=length,
         )
+
+    def _yarn_by_flag(self, factor: float, ntk: bool | None) -> Yarn:
+        if self.yarn:
+            raise UserError(
+                f"--yarn {factor:g}: config.json stretches RoPE by YaRN already; leave it out"
+            )
+        if ntk:
+            raise UserError(f"--yarn {factor:g}: --ntk stretches RoPE as well; leave one out")
+        if self.ntk and ntk is None:
+            raise UserError(
+                f"--yarn {factor:g}: config.json stretches RoPE by NTK already; add --no-ntk"
+            )
+        if not 1 <= factor < math.inf:
+            raise UserError(f"--yarn {factor:g}: give a factor from 1 on, such as 4")
+        return Yarn(factor, self.trained_length)
+
+    def _windows_by_flag(
+        self, window: bool | None, sizes: str | None, length: int
+    ) -> tuple[int | None, ...]:
+        if sizes is not None and window is False:
+            raise UserError(f"--window-sizes {sizes}: --no-window says otherwise; leave one out")
+        if sizes is not None and self.windows:
+            raise UserError(
+                f"--window-sizes {sizes}: config.json names the windows that this model was "
+                "trained with; leave it out"
+            )
+        if window is False or (window is None and sizes is None) or self.windows:
+            return () if window is False else self.windows
+        if sizes is not None:
+            windows = windows_of(sizes, self.num_layers, length)
+        else:
+            windows = schedule(self.num_layers, self.trained_length)
+        # What reaches over the whole context is full attention.
+        shown = tuple(w if w is not None and w < length else None for w in windows)
+        return shown if any(shown) else ()
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -190,11 +256,14 @@ def _from_qwen1(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def _from_hf(raw: Mapping[str, Any], family: Family) -> ModelConfig:
-    # transformers 5 gathers RoPE's settings under rope_parameters; before, they stood apart.
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    # transformers 5 gathers RoPE's settings under rope_parameters; before, they stood apart. Where
+    # somebody adds the old key to a new file, it is the old one that counts, there and here.
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
+    if kind not in ("default", "yarn"):
         raise UserError(f"RoPE scaling {kind!r} is not supported; use --model hf:PATH")
+    yarn = yarn_from_hf(rope, raw) if kind == "yarn" else None
+    base = {**raw, **(raw.get("rope_parameters") or {}), **rope}.get("rope_theta", 10000.0)
     if raw.get("hidden_act", "silu") != "silu":
         raise UserError(f"activation {raw['hidden_act']!r}; only silu is supported")
     heads, layers = raw["num_attention_heads"], raw["num_hidden_layers"]
@@ -209,15 +278,17 @@ def _from_hf(raw: Mapping[str, Any], family: Family) -> ModelConfig:
         num_kv_heads=raw.get("num_key_value_heads") or heads,
         head_dim=raw.get("head_dim") or (128 if family == "qwen3" else raw["hidden_size"] // heads),
         ffn_size=raw["intermediate_size"],
-        rope_base=float(rope.get("rope_theta", raw.get("rope_theta", 10000.0))),
+        rope_base=float(base),
         norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-        max_length=length,
-        trained_length=length,
+        # Qwen3's configs allow for more than the original length, and their YaRN for more yet.
+        max_length=max(length, yarn.length) if yarn else length,
+        trained_length=yarn.original_length if yarn else length,
         qkv_bias=True if family == "qwen2" else bias,
         out_bias=False if family == "qwen2" else bias,
         mlp_bias=bool(raw.get("mlp_bias", False)) and family == "llama",
         qk_norm=family == "qwen3",
         tied=bool(raw.get("tie_word_embeddings", False)),
+        yarn=yarn,
         windows=() if family == "llama" else _windows_from_hf(raw, layers),
         init_std=float(raw.get("initializer_range", 0.02)),
     )
@@ -239,7 +310,7 @@ def _windows_from_hf(raw: Mapping[str, Any], layers: int) -> tuple[int | None, .
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """The config.json that the family's own code reads; the inverse of config_from_hf.
 
-    Raises UserError for windows that such a file cannot state.
+    Raises UserError for windows or a YaRN that such a file cannot state.
     """
     architecture = next(name for name, f in ARCHITECTURES.items() if f == config.family)
     windowed = [i for i, w in enumerate(config.windows) if w is not None]
@@ -247,6 +318,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
         raise UserError(
             f"config: a config.json of {config.family} cannot hold the windows {config.windows}"
         )
+    if config.yarn and config.family == "qwen":
+        raise UserError("config: a config.json of qwen cannot hold YaRN")
     shared = {
         "architectures": [architecture],
         "model_type": config.family,
@@ -280,6 +353,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     }
     if config.family == "llama":
         full["mlp_bias"] = config.mlp_bias
+    if config.yarn:
+        full["rope_scaling"] = yarn_to_hf(config.yarn)
     if windowed:
         kinds = ["full_attention" if w is None else "sliding_attention" for w in config.windows]
         full |= {

@@ -1,6 +1,7 @@
-"""Rotary position embedding, its dynamic NTK stretch, and LogN scaling (paper section 2.5).
+"""Rotary position embedding, its stretches by dynamic NTK and YaRN, and LogN scaling.
 
-Everything is computed in fp32 and cast once at the end, as the released code does.
+Sources: the paper's section 2.5 and the released code; yarn.py for YaRN. Everything is computed in
+fp32 and cast once at the end, as the released code does.
 
 Shapes: T tokens, D head dimension.
 """
@@ -12,6 +13,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .config import ModelConfig
+from .yarn import Yarn
 
 
 def ntk_alpha(length: int, trained_length: int) -> float:
@@ -32,13 +36,33 @@ def inverse_frequencies(head_dim: int, base: float, alpha: float = 1.0) -> Tenso
     return 1.0 / (stretched**exponents)
 
 
-def rotation(positions_T: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+def yarn_frequencies(head_dim: int, base: float, yarn: Yarn) -> Tensor:
+    """[D/2] rotation speeds: a fast pair's own, a slow one's / factor, a blend between."""
+    low, high = yarn.blend(head_dim, base)
+    kept = 1 - ((torch.arange(head_dim // 2) - low) / (high - low)).clamp(0, 1)
+    turn = base ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    return 1 / (yarn.factor * turn) * (1 - kept) + 1 / turn * kept
+
+
+def rotation(positions_T: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """(cos, sin), each [T, D/2] in fp32: one angle per pair (i, i + D/2), NeoX's layout.
 
-    `frequencies` is [D/2], or [T, D/2] where tokens differ.
+    `frequencies` is [D/2]; what is rotated grows by `scale`.
     """
     angles = positions_T.float()[:, None] * frequencies
-    return angles.cos(), angles.sin()
+    return angles.cos() * scale, angles.sin() * scale
+
+
+def rotation_of(
+    config: ModelConfig, positions_T: Tensor, alpha: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(cos, sin), each [T, D/2], of a model: by its YaRN, else stretched by NTK's alpha."""
+    if config.yarn is None:
+        frequencies = inverse_frequencies(config.head_dim, config.rope_base, alpha)
+        return rotation(positions_T, frequencies)
+    assert alpha == 1, "a model stretched by YaRN has no NTK"
+    frequencies = yarn_frequencies(config.head_dim, config.rope_base, config.yarn)
+    return rotation(positions_T, frequencies, config.yarn.scale)
 
 
 def rotate(x_THD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -55,8 +79,8 @@ class RotationTable:
 
     CHUNK = 1024
 
-    def __init__(self, head_dim: int, base: float, device: torch.device) -> None:
-        self._head_dim, self._base, self._device = head_dim, base, device
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
         self._tables: dict[float, tuple[Tensor, Tensor]] = {}
 
     def rows(self, positions: Sequence[int], alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -76,10 +100,9 @@ class RotationTable:
         cos, sin = self._tables.get(alpha, (None, None))
         have = 0 if cos is None else len(cos)
         if cos is None or sin is None or have < length:
-            frequencies = inverse_frequencies(self._head_dim, self._base, alpha)
             parts = [(cos, sin)] if cos is not None and sin is not None else []
             for start in range(have, length, self.CHUNK):
-                pair = rotation(torch.arange(start, start + self.CHUNK), frequencies)
+                pair = rotation_of(self._config, torch.arange(start, start + self.CHUNK), alpha)
                 parts.append((pair[0].to(self._device), pair[1].to(self._device)))
             cos, sin = (torch.cat([part[i] for part in parts]) for i in (0, 1))
             self._tables[alpha] = cos, sin

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwen_eval.model.config import ModelConfig
-from qwen_eval.model.rope import inverse_frequencies, rotation
+from qwen_eval.model.rope import rotation_of
 
 # Queries that meet keys together on a CPU: the fastest of 64 to 512 at 512 and 1,024 tokens.
 QUERY_BLOCK = 128
@@ -58,15 +58,15 @@ def batch_of(
 ) -> EqualSequences:
     """A batch of ids; every sequence begins at position 0."""
     sequences, length = ids_BS.shape
-    cos, sin = _rotations(config.head_dim, config.rope_base, sequences, length, ids_BS.device)
+    cos, sin = _rotations(config, sequences, length, ids_BS.device)
     return EqualSequences(ids_BS.flatten(), length, cos, sin, documents_BS)
 
 
 @lru_cache(maxsize=4)
 def _rotations(
-    head_dim: int, base: float, sequences: int, length: int, device: torch.device
+    config: ModelConfig, sequences: int, length: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    cos, sin = rotation(torch.arange(length), inverse_frequencies(head_dim, base))
+    cos, sin = rotation_of(config, torch.arange(length))
     return cos.to(device).repeat(sequences, 1), sin.to(device).repeat(sequences, 1)
 
 

@@ -48,7 +48,7 @@ class Passes:
         weight = model.embedding.weight
         self.device, config = weight.device, model.config
         group = config.num_heads // config.num_kv_heads
-        self._rotations = RotationTable(config.head_dim, config.rope_base, self.device)
+        self._rotations = RotationTable(config, self.device)
         self._prompt = self._decode = self._logits = RowCounts()
         if batch_invariant:
             most = prompt_rows(self.device)

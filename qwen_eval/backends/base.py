@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,9 +69,10 @@ class BackendOptions:
     `batch`: sequences computed at a time (None: the backend chooses). `dtype`: auto, float32 or
     bfloat16. `device`: auto, cpu or cuda. `max_length`: tokens of context, None for the model's
     own. `kv_memory`: bytes for keys and values. `batch_invariant`: the same bits whatever the
-    batch. `context` holds the --ntk, --logn and --window switches that were given; a switch left
-    alone is absent. `lengths`: tokens of the sequences that are going to be asked, where they are
-    known: those that the context takes must fit the memory for keys and values.
+    batch. `context` holds the switches of the context that were given, by name (--ntk,
+    --ntk-chunks, --logn, --window, --window-sizes, --yarn); one left alone is absent. `lengths`:
+    tokens of the sequences that are going to be asked, where they are known: those that the
+    context takes must fit the memory for keys and values.
     """
 
     batch: int | None = None
@@ -80,7 +82,7 @@ class BackendOptions:
     seed: int = 0
     kv_memory: int | None = None
     batch_invariant: bool = True
-    context: dict[str, bool] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
 
 
@@ -90,14 +92,20 @@ def refuse_flags(options: BackendOptions, kind: str, *ignored: str) -> None:
     Only our own engine can be switched; `ignored` names what else the backend cannot honour.
     """
     for name, value in options.context.items():
-        flag = f"--{name}" if value else f"--no-{name}"
-        raise UserError(f"{flag}: {kind} models cannot be switched; use a folder (native backend)")
+        raise UserError(
+            f"{_flag(name, value)}: {kind} models cannot be switched; use a folder (native backend)"
+        )
     for name in ("kv_memory", "batch_invariant", *ignored):
         if (value := getattr(options, name)) != getattr(BackendOptions, name):
-            flag = f"--{name.replace('_', '-')} {value}"
-            if value is False:
-                flag = f"--no-{name.replace('_', '-')}"
-            raise UserError(f"{flag}: changes nothing of {kind} models; leave it out")
+            raise UserError(f"{_flag(name, value)}: changes nothing of {kind} models; leave it out")
+
+
+def _flag(name: str, value: object) -> str:
+    """As it was written on the command line."""
+    words = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{words}" if value else f"--no-{words}"
+    return f"--{words} {value:g}" if isinstance(value, float) else f"--{words} {value}"
 
 
 def choose_device(wish: str) -> str:

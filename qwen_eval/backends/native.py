@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from qwen_eval.backends.base import (
 from qwen_eval.backends.encoding import PromptEncoder
 from qwen_eval.errors import UserError
 from qwen_eval.model import chatml
-from qwen_eval.model.config import load_config
+from qwen_eval.model.config import ModelConfig, load_config
 from qwen_eval.model.engine import (
     Engine,
     EngineResult,
@@ -94,9 +95,7 @@ class NativeBackend:
                 "backend": "native",
                 "family": config.family,
                 "parameters": config.parameters,
-                "ntk": config.ntk,
-                "logn": config.logn,
-                "windows": list(config.windows),
+                **_context(config),
                 "threads": torch.get_num_threads(),
                 "kernels": model.kernels,
                 "attention": engine.attention,
@@ -275,6 +274,18 @@ def _fit(ids: list[int], room: int, prompt: Prompt) -> tuple[list[int], bool]:
         kept = kept[-(prompt.max_tokens - 1) :]
     kept = kept[-room:]
     return kept, len(kept) < len(ids)
+
+
+def _context(config: ModelConfig) -> dict[str, Any]:
+    """How the model goes beyond its trained length; `ntk`: off, or whether its stretch is taken
+    from the prompt or follows the text chunk by chunk."""
+    return {
+        "trained_length": config.trained_length,
+        "ntk": ("chunk" if config.ntk_chunks else "prompt") if config.ntk else "off",
+        "logn": config.logn,
+        "yarn": asdict(config.yarn) if config.yarn else None,
+        "windows": list(config.windows),
+    }
 
 
 def _note(folder: Path) -> str:

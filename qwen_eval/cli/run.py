@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qwen_eval.sandbox.sandbox import Sandbox
 
 _Switch = bool | None
+_CONTEXT = ("ntk", "ntk_chunks", "logn", "window", "window_sizes", "yarn")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,19 @@ class RunOptions:
     ] = True
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of context.")] = None
     ntk: Annotated[_Switch, typer.Option(help="Dynamic NTK beyond the trained length.")] = None
+    ntk_chunks: Annotated[
+        _Switch, typer.Option(help="NTK follows the text as it grows, not the prompt alone.")
+    ] = None
     logn: Annotated[_Switch, typer.Option(help="LogN attention scaling.")] = None
-    window: Annotated[_Switch, typer.Option(help="The model's own attention windows.")] = None
+    window: Annotated[
+        _Switch, typer.Option(help="Attention windows: the model's own, else our schedule.")
+    ] = None
+    window_sizes: Annotated[
+        str | None, typer.Option(help="Windows of your own, low layers first: 512,1024,full.")
+    ] = None
+    yarn: Annotated[
+        float | None, typer.Option(help="Stretch the context by this factor (YaRN).")
+    ] = None
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
@@ -134,7 +146,6 @@ def open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
     where a sequence of one of the lengths could not be held."""
     from qwen_eval.backends.base import BackendOptions
 
-    switches = {"ntk": options.ntk, "logn": options.logn, "window": options.window}
     return open_model(
         options.model,
         BackendOptions(
@@ -145,10 +156,16 @@ def open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
             seed=options.seed,
             kv_memory=parse_bytes("--kv-memory", options.kv_memory),
             batch_invariant=options.batch_invariant,
-            context={name: value for name, value in switches.items() if value is not None},
+            context=_context(options),
             lengths=tuple(lengths),
         ),
     )
+
+
+def _context(options: RunOptions) -> dict[str, Any]:
+    """The context switches that were given."""
+    given = {name: getattr(options, name) for name in _CONTEXT}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _run(
@@ -179,8 +196,11 @@ def run_info(
     return RunInfo(
         model=model | {"asked_for": options.model},
         tasks={task.info.recipe: task.info for task in tasks},
+        # Some settings stand here, and in older runs, even where nobody gave them.
         settings={"seed": options.seed, "max_length": options.max_length}
-        | {name: getattr(options, name) for name in ("ntk", "logn", "window", "batch_invariant")},
+        | dict.fromkeys(("ntk", "logn", "window"))
+        | {"batch_invariant": options.batch_invariant}
+        | _context(options),
         isolation=sandbox.isolation if sandbox else "no programs were run",
         environment=environment(),
     )

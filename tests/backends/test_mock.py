@@ -152,6 +152,9 @@ def test_a_rule_that_cannot_answer_is_named(tmp_path: Path, rule: dict, said: st
     ("options", "said"),
     [
         (BackendOptions(context={"window": True}), "--window: mock: models cannot be switched"),
+        (BackendOptions(context={"ntk_chunks": False}), "--no-ntk-chunks: mock: models cannot"),
+        (BackendOptions(context={"window_sizes": "4,full"}), "--window-sizes 4,full: mock: models"),
+        (BackendOptions(context={"yarn": 4.0}), "--yarn 4: mock: models cannot be switched"),
         (BackendOptions(dtype="float32"), "--dtype float32: changes nothing of mock: models"),
         (BackendOptions(device="cuda"), "--device cuda: changes nothing of mock: models"),
         (BackendOptions(max_length=64), "--max-length 64: changes nothing of mock: models"),

@@ -190,8 +190,24 @@ def test_switches_reach_the_engine(folder: Path) -> None:
     assert switched.engine.config.max_length == 512
     with pytest.raises(UserError, match="--max-length 512"):
         opened(folder, max_length=512)
-    with pytest.raises(UserError, match="--window"):
-        opened(folder, context={"window": True})
+    with pytest.raises(UserError, match="--window-sizes 0"):
+        opened(folder, context={"window_sizes": "0"})
+
+
+def test_provenance_says_how_the_context_is_stretched(folder: Path) -> None:
+    def told(**context) -> dict:
+        detail = opened(folder, context=context).info().detail
+        names = ("trained_length", "ntk", "logn", "yarn", "windows")
+        return {name: detail[name] for name in names}
+
+    plain = {"trained_length": 256, "ntk": "off", "logn": False, "yarn": None, "windows": []}
+    assert told() == plain
+    assert told(ntk=True, logn=True) == plain | {"ntk": "prompt", "logn": True}
+    assert told(ntk=True, ntk_chunks=True) == plain | {"ntk": "chunk"}
+    assert told(window_sizes="16,64") == plain | {"windows": [16, 64]}
+    stretched = opened(folder, context={"yarn": 4.0}).info()
+    assert stretched.max_length == 1024
+    assert (stretched.detail["yarn"]["factor"], stretched.detail["trained_length"]) == (4.0, 256)
 
 
 def test_bf16_is_near_fp32(folder: Path) -> None:

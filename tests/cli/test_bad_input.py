@@ -230,10 +230,19 @@ def test_more_context_than_the_model_has(smollm2: Path) -> None:
     assert "--max-length 9000: this model's context is 8192 tokens" in line
 
 
-def test_a_window_the_model_does_not_have(smollm2: Path) -> None:
-    assert "--window: this model's config.json names no windows" in refused_model(
-        smollm2, "--window"
-    )
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--window-sizes", "0"], "--window-sizes 0: give tokens from 1 on or the word full"),
+        (["--ntk-chunks"], "--ntk-chunks: says when NTK acts, and NTK is off; add --ntk"),
+        (["--yarn", "4", "--ntk"], "--yarn 4: --ntk stretches RoPE as well; leave one out"),
+        (["--yarn", "0.5"], "--yarn 0.5: give a factor from 1 on"),
+    ],
+)
+def test_switches_of_the_context_that_say_nothing(
+    flags: list[str], said: str, tmp_path: Path
+) -> None:
+    assert said in refused_model(toy_checkpoint(tmp_path / "model"), *flags)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"architectures": None, "model_type": "gpt2"}, "gpt2"),
     ({"architectures": [], "model_type": None}, "None"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
-    ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}}, "yarn"),
+    ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 4.0}}, "dynamic"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3"),
     ({"hidden_act": "gelu"}, "gelu"),
     ({"num_key_value_heads": 3}, "14 heads cannot share 3"),
