@@ -34,7 +34,12 @@ class Row:
     ntk: bool = False
     logn: bool = False
     window: bool = False
-    published: bool = True
+    yarn: bool = False
+
+    @property
+    def published(self) -> bool:
+        """Whether the paper has it, and so an order of it and the others."""
+        return not self.yarn
 
 
 ROWS = (
@@ -42,6 +47,7 @@ ROWS = (
     Row("ntk", "+ dynamic_ntk", ntk=True),
     Row("ntk-logn", "+ dynamic_ntk + logn", ntk=True, logn=True),
     Row("all", "+ dynamic_ntk + logn + window", ntk=True, logn=True, window=True),
+    Row("yarn", "+ yarn", yarn=True),
 )
 
 

@@ -50,6 +50,8 @@ def _block(block: Block, table: ContextTable) -> Iterator[str]:
         yield "excludes 0 and the exact test agrees (flipped signs, or McNemar's; p <= 0.05)"
     if 0 < block.texts < FEWEST:
         yield f"fewer than {FEWEST} texts prove nothing, so nothing is marked"
+    if any(row.yarn for row in table.rows):
+        yield "yarn: base stretched by YaRN alone, without what is in the rows above"
     yield from _differences(block, table)
     yield from _crossovers(block, table)
     yield from _disagreements(block, table)
@@ -62,7 +64,7 @@ def grid(
     rows: Mapping[str, Mapping[int, str]], lengths: Sequence[int], blank: str = "-"
 ) -> Iterator[str]:
     """Names on the left, a column per length, figures to the right."""
-    first = max(map(len, rows))
+    first = max(map(len, rows)) + 1
     width = max(8, *(len(cell) for cells in rows.values() for cell in cells.values()), 0) + 1
     # What follows a figure, its marks, stands behind the column.
     after = len(blank) - 1

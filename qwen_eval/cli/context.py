@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import typer
 from qwen_eval.cli.asking import Meter, ask
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.progress import Progress, progress
-from qwen_eval.cli.run import RunOptions, open_backend, run_info
+from qwen_eval.cli.run import RunOptions, context_switches, open_backend, run_info
 from qwen_eval.cli.setup import (
     DEVICES,
     DTYPES,
@@ -34,12 +34,13 @@ from qwen_eval.errors import InfrastructureError, UserError
 
 if TYPE_CHECKING:
     from qwen_eval.context_table import ContextTable, Row
+    from qwen_eval.model.config import ModelConfig
     from qwen_eval.paper import Table
     from qwen_eval.reports.render import Language
     from qwen_eval.results import Run
     from qwen_eval.types import Item
 
-SHORTEST, FARTHEST = 1024, 8  # the first column at least, and how many times that the last is
+FARTHEST = 8  # times the trained length that the last column has
 DRAWN = ("table.txt", "table.json", "table.svg")
 
 
@@ -58,7 +59,7 @@ class ContextOptions:
     lengths: Annotated[
         str | None, typer.Option(help="Columns: 1024,4096; else from the trained length on.")
     ] = None
-    rows: Annotated[str, typer.Option(help="Of base, ntk, ntk-logn and all.")] = (
+    rows: Annotated[str, typer.Option(help="Of base, ntk, ntk-logn, all and yarn.")] = (
         "base,ntk,ntk-logn,all"
     )
     limit: Annotated[int | None, typer.Option(min=1, help="Texts per task, a fixed draw.")] = None
@@ -81,12 +82,14 @@ def command(options: ContextOptions) -> None:
     check_choice("--language", options.language, LANGUAGES)
     rows = chosen_rows(options.rows)
     names, known = tasks_by_length(options.tasks)
-    folder, trained = _model_folder(options.model)
-    lengths = chosen_lengths(options.lengths, known, trained)
+    folder, config = _opened(options.model)
+    lengths = chosen_lengths(options.lengths, known, config.trained_length)
     check_folder(options.out)
     recipes = ",".join(f"{name}@{length}" for name in names for length in lengths)
     tasks = load_tasks(recipes, options.data, str(options.limit) if options.limit else None)
-    planned = {row.name: row_options(row, options, recipes, lengths[-1]) for row in rows}
+    stretch = max(lengths[-1] / config.trained_length, 1.0)
+    planned = {row.name: row_options(row, options, recipes, lengths[-1], stretch) for row in rows}
+    check_rows(planned, config)
     missing = [row for row in rows if not _is_kept(planned[row.name], tasks, folder)]
     failures = _ask_rows(missing, planned, tasks)
     if failures is None:
@@ -94,7 +97,7 @@ def command(options: ContextOptions) -> None:
     runs = {row.name: _read(options.out / row.name) for row in rows}
     from qwen_eval.context_table import build
 
-    _write(build(runs, rows, names, lengths, trained), options)
+    _write(build(runs, rows, names, lengths, config.trained_length), options)
     if failures:
         raise InfrastructureError(failures[0])
 
@@ -134,11 +137,12 @@ def tasks_by_length(names: str) -> tuple[list[str], list[int]]:
 
 
 def chosen_lengths(text: str | None, known: Sequence[int], trained: int) -> list[int]:
-    """The columns, ascending: those named, or the recipes from the trained length up to 8 times
-    it. Raises UserError for a length without a recipe, naming those that have one."""
+    """The columns, ascending: those named, or the last recipe within the trained length (else the
+    shortest) and on up to 8 times it. Raises UserError for a length without a recipe, naming those
+    that have one."""
     if text is None:
-        first = min(max(trained, SHORTEST), known[-1])
-        return [length for length in known if first <= length <= FARTHEST * first]
+        first = max((length for length in known if length <= trained), default=known[0])
+        return [length for length in known if first <= length <= FARTHEST * max(trained, first)]
     parts = [part.strip() for part in text.split(",")]
     wrong = [part for part in parts if not part.isdecimal() or int(part) not in known]
     if wrong:
@@ -164,8 +168,11 @@ def check_folder(out: Path) -> None:
             raise UserError(f"--out {out}: holds {entry.name}, so it is no table's; choose another")
 
 
-def row_options(row: Row, options: ContextOptions, recipes: str, longest: int) -> RunOptions:
-    """The `run` that makes a row: every switch is said, and the context is as long as is asked."""
+def row_options(
+    row: Row, options: ContextOptions, recipes: str, longest: int, stretch: float
+) -> RunOptions:
+    """The `run` that makes a row: every switch is said, and the context is as long as is asked.
+    `stretch`: YaRN's factor, where it is on."""
     return RunOptions(
         tasks=recipes,
         model=options.model,
@@ -180,11 +187,22 @@ def row_options(row: Row, options: ContextOptions, recipes: str, longest: int) -
         ntk=row.ntk,
         logn=row.logn,
         window=row.window,
+        yarn=stretch if row.yarn else None,
     )
 
 
-def _model_folder(name: str) -> tuple[Path, int]:
-    """The checkpoint's folder and the length it was trained on."""
+def check_rows(planned: Mapping[str, RunOptions], config: ModelConfig) -> None:
+    """A row that the model cannot be read in is known before the first one is asked. Raises
+    UserError."""
+    for name, run in planned.items():
+        try:
+            config.with_context(**context_switches(run), max_length=run.max_length)
+        except UserError as error:
+            raise UserError(f"--rows {name}: {error}") from error
+
+
+def _opened(name: str) -> tuple[Path, ModelConfig]:
+    """The checkpoint's folder and what its config.json says."""
     from qwen_eval.cli.names import resolve
     from qwen_eval.model.config import load_config
 
@@ -195,7 +213,7 @@ def _model_folder(name: str) -> tuple[Path, int]:
             "that our own engine runs"
         )
     folder = Path(resolved.target)
-    return folder, load_config(folder).trained_length
+    return folder, load_config(folder)
 
 
 def _is_kept(options: RunOptions, tasks: list[LoadedTask], model: Path) -> bool:
@@ -219,7 +237,7 @@ def _is_kept(options: RunOptions, tasks: list[LoadedTask], model: Path) -> bool:
 
 
 def _ask_rows(
-    rows: Sequence[Row], planned: dict[str, RunOptions], tasks: list[LoadedTask]
+    rows: Sequence[Row], planned: Mapping[str, RunOptions], tasks: list[LoadedTask]
 ) -> list[str] | None:
     """Make the runs that are missing, one after the other; returns why some cannot be relied upon,
     None where this process has only a part of them."""

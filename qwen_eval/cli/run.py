@@ -156,14 +156,14 @@ def open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
             seed=options.seed,
             kv_memory=parse_bytes("--kv-memory", options.kv_memory),
             batch_invariant=options.batch_invariant,
-            context=_context(options),
+            context=context_switches(options),
             lengths=tuple(lengths),
         ),
     )
 
 
-def _context(options: RunOptions) -> dict[str, Any]:
-    """The context switches that were given."""
+def context_switches(options: RunOptions) -> dict[str, Any]:
+    """The switches of the context that were given, by name."""
     given = {name: getattr(options, name) for name in _CONTEXT}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -200,7 +200,7 @@ def run_info(
         settings={"seed": options.seed, "max_length": options.max_length}
         | dict.fromkeys(("ntk", "logn", "window"))
         | {"batch_invariant": options.batch_invariant}
-        | _context(options),
+        | context_switches(options),
         isolation=sandbox.isolation if sandbox else "no programs were run",
         environment=environment(),
     )

@@ -14,6 +14,7 @@ from qwen_eval.results import Run, SampleRecord
 from tests.harness.toys import run_info, task_info
 
 TRAINED = 1024
+PAPER = tuple(row for row in ROWS if row.published)
 # How fast the loss climbs with each doubling of the trained length.
 CLIMB = {"base": 1.9, "ntk": 0.16, "ntk-logn": 0.06, "all": 0.03}
 # What a row costs within the trained length.

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qwen_eval.context_table import ROWS, build, is_proven
+from qwen_eval.context_table import build, is_proven
 from qwen_eval.errors import UserError
 from qwen_eval.paired import Paired, difference
 from qwen_eval.results import Run, SampleRecord
-from tests.harness.long_texts import TRAINED, reading_runs, rows_named
+from tests.harness.long_texts import PAPER, TRAINED, reading_runs, rows_named
 from tests.harness.toys import run_info, task_info
 
 LENGTHS = (1024, 2048, 4096, 8192)
@@ -32,7 +32,7 @@ def read(run: Run, recipe: str) -> dict[str, tuple[float, float]]:
 
 def test_every_cell_is_the_sum_of_nats_over_the_sum_of_tokens() -> None:
     runs = reading_runs(short={4096: 1, 8192: 3})
-    (block,) = build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED).blocks
+    (block,) = build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED).blocks
     assert (block.texts, block.short, block.failed, block.asked) == (9, 3, 0, 12)
     for row, run in runs.items():
         everywhere = set(read(run, "longppl_en@8192"))
@@ -55,8 +55,8 @@ def test_every_cell_is_the_sum_of_nats_over_the_sum_of_tokens() -> None:
 
 def test_differences_are_paired_by_text_against_base_and_the_row_above() -> None:
     runs = reading_runs(short={8192: 2})
-    (block,) = build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED).blocks
-    names = [row.name for row in ROWS]
+    (block,) = build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED).blocks
+    names = [row.name for row in PAPER]
     assert block.cells["base"][8192].to_base is None
     for at, row in enumerate(names[1:], 1):
         own = read(runs[row], "longppl_en@8192")
@@ -72,7 +72,7 @@ def test_differences_are_paired_by_text_against_base_and_the_row_above() -> None
 
 def test_profile_and_crossover_are_of_the_longest_context() -> None:
     runs = reading_runs(count=5, noise=0.0)
-    (block,) = build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED).blocks
+    (block,) = build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED).blocks
     profile = block.profiles["ntk"]
     texts = [r for r in runs["ntk"].samples if r.task == "longppl_en@8192"]
     at = profile.starts.index(2048)
@@ -96,7 +96,7 @@ def test_a_failed_text_is_left_out_everywhere_and_counted() -> None:
     missing = [r for r in runs["ntk"].samples if (r.id, r.task) != ("0003", "longppl_en@1024")]
     runs["all"] = replace(runs["all"], samples=broken)
     runs["ntk"] = replace(runs["ntk"], samples=missing)
-    (block,) = build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED).blocks
+    (block,) = build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED).blocks
     assert (block.texts, block.short, block.failed) == (5, 1, 2)
     counts = {cell.value.n for cells in block.cells.values() for cell in cells.values()}
     assert counts == {5}
@@ -104,7 +104,7 @@ def test_a_failed_text_is_left_out_everywhere_and_counted() -> None:
 
 def test_where_no_text_is_left_there_are_no_cells() -> None:
     runs = reading_runs(count=3, short={8192: 3})
-    table = build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED)
+    table = build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED)
     (block,) = table.blocks
     assert (block.texts, block.short) == (0, 3)
     assert not any(block.cells.values())
@@ -116,7 +116,7 @@ def test_where_no_text_is_left_there_are_no_cells() -> None:
 def test_a_cell_worse_than_the_one_above_is_a_disagreement_beyond_the_trained_length_only() -> None:
     runs = reading_runs(count=6)
     runs["ntk-logn"], runs["all"] = runs["all"], runs["ntk-logn"]
-    (block,) = build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED).blocks
+    (block,) = build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED).blocks
     found = {(one.row, one.length) for one in block.disagreements}
     # The one that is called `all` climbs faster now; at 1,024 it is better, and not beyond.
     assert found == {("all", 4096), ("all", 8192)}
@@ -148,7 +148,7 @@ def test_runs_of_two_models_are_no_table() -> None:
     info = replace(runs["all"].info, model=runs["all"].info.model | {"fingerprint": "another"})
     runs["all"] = replace(runs["all"], info=info)
     with pytest.raises(UserError, match="all: of another model, its fingerprint is another"):
-        build(runs, ROWS, ["longppl_en"], LENGTHS, TRAINED)
+        build(runs, PAPER, ["longppl_en"], LENGTHS, TRAINED)
 
 
 def answered(row: str, right: float) -> Run:

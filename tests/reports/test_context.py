@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qwen_eval.context_table import ROWS, ContextTable, build
+from qwen_eval.context_table import ContextTable, build
 from qwen_eval.paper import tables
 from qwen_eval.reports.context import context_text
 from qwen_eval.reports.context_picture import context_picture
 from qwen_eval.reports.plain import visible
-from tests.harness.long_texts import TRAINED, reading_runs, rows_named
+from tests.harness.long_texts import PAPER, TRAINED, reading_runs, rows_named
 from tests.harness.test_context_table import answered
 from tests.reports.hostile import HOSTILE
 
@@ -23,11 +23,11 @@ GOLDEN = """\
 m (float32), trained on 1,024 tokens of context
 
 longppl_en: perplexity, 7 texts, by tokens of context
-                                1024     2048     4096     8192
-base                           ##.##    ##.##   ###.##   ###.##
-+ dynamic_ntk                  ##.##▲   ##.##▼   ##.##▼   ##.##▼
-+ dynamic_ntk + logn           ##.##▲   ##.##▼▽  ##.##▼▽  ##.##▼▽
-+ dynamic_ntk + logn + window  ##.##▲△  ##.##▼△  ##.##▼▽  ##.##▼▽
+                                 1024     2048     4096     8192
+base                            ##.##    ##.##   ###.##   ###.##
++ dynamic_ntk                   ##.##▲   ##.##▼   ##.##▼   ##.##▼
++ dynamic_ntk + logn            ##.##▲   ##.##▼▽  ##.##▼▽  ##.##▼▽
++ dynamic_ntk + logn + window   ##.##▲△  ##.##▼△  ##.##▼▽  ##.##▼▽
 2 of 9 documents are shorter than 8,192 tokens and left out
 ▼ better than base, ▲ worse; ▽ △ than the row above: paired over the same texts, the 95% interval
 excludes 0 and the exact test agrees (flipped signs, or McNemar's; p <= #.##)
@@ -49,7 +49,7 @@ unlike the paper, at 2,048 tokens + dynamic_ntk + logn + window is worse than + 
 
 def reading(**fields: Any) -> ContextTable:
     given: dict[str, Any] = {"count": 9, "short": {8192: 2}} | fields
-    return build(reading_runs(**given), ROWS, ["longppl_en"], LENGTHS, TRAINED)
+    return build(reading_runs(**given), PAPER, ["longppl_en"], LENGTHS, TRAINED)
 
 
 def answering() -> ContextTable:
@@ -65,7 +65,7 @@ def test_the_text_to_the_letter() -> None:
 def test_the_figures_in_the_text_are_those_of_the_table() -> None:
     table = reading()
     lines = context_text(table).splitlines()
-    for row in ROWS:
+    for row in PAPER:
         (line,) = (one for one in lines if re.match(rf"{re.escape(row.label)}  +\d", one))
         shown = re.findall(r"\d+\.\d\d", line)
         cells = [cell.perplexity for cell in table.blocks[0].cells[row.name].values()]
@@ -114,7 +114,7 @@ def test_the_picture_has_a_line_per_row_in_both_panels(language: str) -> None:
     for group in drawn:
         assert len(group.findall(f"{SVG}polyline")) == 1
     left, right = drawn[:4], drawn[4:]
-    for row, group in zip(ROWS, left, strict=True):
+    for row, group in zip(PAPER, left, strict=True):
         labels = [text.text for text in group.iter(f"{SVG}text")]
         assert labels == [row.label.replace("dynamic_ntk", "ntk")]
         assert len(group.findall(f"{SVG}path[@class='bar']")) == len(LENGTHS)
