@@ -31,7 +31,7 @@ def context_text(table: ContextTable, published: Sequence[Table] = ()) -> str:
 
 def _block(block: Block, table: ContextTable) -> Iterator[str]:
     what = "perplexity" if block.reads else "right answers in percent"
-    yield f"{block.task}: {what}, {_texts(block.texts)}, by tokens of context"
+    yield f"{block.task}: {what}, {_count(block)}, by tokens of context"
     cells = {
         row.label: {
             length: _figure(cell) + _marks(cell, block.reads, at)
@@ -41,15 +41,15 @@ def _block(block: Block, table: ContextTable) -> Iterator[str]:
     }
     yield from grid(cells, table.lengths, blank="-  ")
     yield from _left_out(block, table.lengths[-1])
-    if block.texts:
+    if block.texts and table.rows[1:]:
         better, worse = BETTER if block.reads else WORSE
         yield (
             f"{better} better than base, {worse} worse; {HOLLOW[better]} {HOLLOW[worse]} than the "
-            "row above: paired over the same texts, the 95% interval"
+            f"row above: paired over the same {_things(block)}, the 95% interval"
         )
         yield "excludes 0 and the exact test agrees (flipped signs, or McNemar's; p <= 0.05)"
-    if 0 < block.texts < FEWEST:
-        yield f"fewer than {FEWEST} texts prove nothing, so nothing is marked"
+    if 0 < block.texts < FEWEST and table.rows[1:]:
+        yield f"fewer than {FEWEST} {_things(block)} prove nothing, so nothing is marked"
     if any(row.yarn for row in table.rows):
         yield "yarn: base stretched by YaRN alone, without what is in the rows above"
     yield from _differences(block, table)
@@ -77,8 +77,13 @@ def grid(
         ).rstrip()
 
 
-def _texts(count: int) -> str:
-    return "1 text" if count == 1 else f"{count:,} texts"
+def _count(block: Block) -> str:
+    one = "text" if block.reads else "question"
+    return f"{block.texts:,} {one if block.texts == 1 else _things(block)}"
+
+
+def _things(block: Block) -> str:
+    return "texts" if block.reads else "questions"
 
 
 def _figure(cell: Cell) -> str:

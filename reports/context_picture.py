@@ -49,7 +49,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over two axes with their ticks; `trained` is where the trained length lies."""
+    """Lines over two axes with their ticks; `trained` is where the trained length lies, and
+    `told` how high its label stands, in the emptier end of the panel."""
 
     title: str
     under: str
@@ -57,6 +58,7 @@ class Panel:
     across: tuple[tuple[str, float], ...]
     up: tuple[tuple[str, float], ...]
     trained: float | None
+    told: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,18 @@ def short(row: Row) -> str:
 
 
 def _drawn(block: Block, table: ContextTable, say: Callable[..., str]) -> Drawn:
-    count = say("1 text") if block.texts == 1 else say("%(count)s texts", count=f"{block.texts:,}")
+    count = f"{block.texts:,}"
+    if block.reads:
+        read = say("1 text") if block.texts == 1 else say("%(count)s texts", count=count)
+    else:
+        read = say("1 question") if block.texts == 1 else say("%(count)s questions", count=count)
     profiles = _by_position(block, table, say) if block.profiles else None
     heats = tuple(
         _heat(row, kind, block, table.lengths)
         for kind, row in enumerate(table.rows)
         if block.depths.get(row.name)
     )
-    return Drawn(f"{block.task} · {count}", _by_length(block, table, say), profiles, heats)
+    return Drawn(f"{block.task} · {read}", _by_length(block, table, say), profiles, heats)
 
 
 def _by_length(block: Block, table: ContextTable, say: Callable[..., str]) -> Panel:
@@ -128,6 +134,7 @@ def _by_length(block: Block, table: ContextTable, say: Callable[..., str]) -> Pa
         across=tuple((f"{n:,}", across.x(n)) for n in table.lengths),
         up=_up(up),
         trained=_within(table.trained_length, across),
+        told=5.0 if block.reads else HEIGHT - 8,
     )
 
 

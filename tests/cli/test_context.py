@@ -8,6 +8,9 @@ import math
 import random
 import re
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,7 +20,7 @@ from qwen_eval.cli.context import chosen_lengths
 from qwen_eval.context_table import ROWS
 from qwen_eval.errors import UserError
 from qwen_eval.results import read_info
-from tests.cli.command import qwen_eval, refused
+from tests.cli.command import PROGRAM, environment, qwen_eval, refused
 from tests.model.toy_folder import toy_checkpoint
 
 ALL = "base,ntk,ntk-logn,all,yarn"
@@ -248,3 +251,32 @@ def test_columns_go_from_the_trained_length_to_eight_times_it(
     assert chosen_lengths(" 4096, 1024,4096", known, trained) == [1024, 4096]
     with pytest.raises(UserError, match="choose of 1024,2048,4096,8192,16384,32768"):
         chosen_lengths("65536", known, trained)
+
+
+@pytest.mark.slow
+def test_an_interrupted_table_goes_on_to_the_same_one(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    words = [*PROGRAM, *map(str, command(out))]
+    started = subprocess.Popen(
+        words,
+        cwd=home,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = out / "ntk" / "samples.jsonl"
+    deadline = time.monotonic() + 240
+    while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130, said
+    assert "samples kept; the same command goes on" in said
+    assert said.endswith("qwen-eval: interrupted\n")
+    assert (out / "base" / "DONE").exists()
+    assert not (out / "table.json").exists()
+    done = qwen_eval(*command(out), cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "base" not in re.findall(r"run directory \S+/(\S+)", done.stderr)
+    assert (out / "table.json").read_bytes() == (home / "table" / "table.json").read_bytes()

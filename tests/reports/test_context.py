@@ -85,9 +85,16 @@ def test_few_texts_are_called_few() -> None:
     assert not re.search(r"\d[▼▲▽△]", text)
 
 
+def test_one_row_is_compared_with_nothing() -> None:
+    runs = reading_runs(count=3, rows=("base",))
+    table = build(runs, rows_named("base"), ["longppl_en"], LENGTHS, TRAINED)
+    assert len(context_text(table).splitlines()) == 5
+    assert ElementTree.fromstring(context_picture(table)) is not None
+
+
 def test_answers_are_percent_with_depths() -> None:
     text = context_text(answering())
-    assert "passkey_en: right answers in percent, 20 texts, by tokens of context" in text
+    assert "passkey_en: right answers in percent, 20 questions, by tokens of context" in text
     assert re.search(r"^base +50\.0 +25\.0$", text, re.MULTILINE)
     assert re.search(r"^\+ dynamic_ntk +100\.0▲ +50\.0$", text, re.MULTILINE)
     assert "+ dynamic_ntk: right answers in percent, by depth" in text
