@@ -2,7 +2,8 @@
 
 In this order: the mirror named by --data or QWEN_EVAL_DATA, where one is named; else the package
 that ships the set; else the hub, if it answers; else the project's own small sample, which is
-never called the benchmark. A benchmark of the project's own is always read beside its task.yaml.
+never called the benchmark. A benchmark of the project's own is always read beside its task.yaml; if
+it hides needles in texts of others, these come first to last from the places above.
 Rows are hashed, so two runs can be told to have seen the same ones.
 """
 
@@ -47,10 +48,10 @@ class TaskData:
     def where(self, split: str) -> str:
         """The file, package or data set a split is read from, for messages and run.json; what comes
         with the project is named without its place on this machine."""
+        if self.kind in ("sample", "own") or self.spec.splits[split].own is not None:
+            return str(self._path(split).relative_to(self.spec.folder.parent))
         if self.kind == "mirror":
             return str(self._path(split))
-        if self.kind in ("sample", "own"):
-            return str(self._path(split).relative_to(self.spec.folder.parent))
         if self.kind == "package":
             return f"package {self.spec.package}"
         assert self.spec.hub is not None
@@ -58,7 +59,7 @@ class TaskData:
 
     def _path(self, split: str) -> Path:
         source = self.spec.splits[split]
-        if self.kind in ("sample", "own"):
+        if self.kind in ("sample", "own") or source.own is not None:
             return self.spec.folder / (source.own or source.sample or "")
         assert self.mirror is not None
         assert source.mirror is not None
@@ -74,10 +75,12 @@ class TaskData:
         return (self.mirror / name).read_text(encoding="utf-8")
 
     def digest(self) -> str:
-        """Hash of the evaluation split's rows, whatever file format held them."""
+        """Hash of the evaluation split's rows, and of the haystack's, whatever file format held
+        them."""
         digest = hashlib.sha256()
-        for row in self.rows(self.spec.eval_split):
-            digest.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
+        for split in filter(None, (self.spec.eval_split, self.spec.haystack)):
+            for row in self.rows(split):
+                digest.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
         return digest.hexdigest()[:16]
 
     def samples(self) -> list[Sample]:
@@ -114,7 +117,7 @@ def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskD
     """
     if mirror is None and os.environ.get("QWEN_EVAL_DATA"):
         mirror = Path(os.environ["QWEN_EVAL_DATA"])
-    split = spec.splits[spec.eval_split]
+    split = spec.splits[spec.haystack or spec.eval_split]
     if split.mirror is None:
         return TaskData(spec, "own")
     if mirror is not None:

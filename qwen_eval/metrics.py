@@ -8,7 +8,7 @@ answers or of truncation, a score is invalid and is not printed. The thresholds 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -102,10 +102,10 @@ def summarise(
     records: Sequence[SampleRecord],
     categories: Mapping[str, Sequence[str]] | None = None,
     *,
-    own_cut: bool = False,
+    by_design: Collection[str] = (),
 ) -> TaskMetrics:
-    """The row of one task. own_cut: the recipe itself cuts long prompts, so that is counted but
-    does not make the score invalid."""
+    """The row of one task. `by_design`: limits that the recipe passes by itself, as one that cuts
+    long prompts does: that is counted but does not make the score invalid."""
     scored = [record for record in records if record.counted]
     by_group: dict[str, list[SampleRecord]] = {}
     for record in scored:
@@ -116,7 +116,7 @@ def summarise(
         f"{name} {counts[name] / asked:.0%} > {limit:.0%}"
         for name, limit in LIMITS.items()
         if counts[name] > limit * asked
-        if not (own_cut and name == "prompts_truncated")
+        if name not in by_design
     ]
     grouped = {name: estimate_of(metric, members) for name, members in by_group.items() if name}
     gathered = {

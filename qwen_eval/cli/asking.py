@@ -145,7 +145,6 @@ def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> Measured:
     rows = []
     for task in tasks:
         records = [writer.done[item.recipe, item.sample.id] for item in task.items]
-        recipe = task.spec.recipes[task.info.recipe.partition("@")[2]]
         rows.append(
             (
                 task,
@@ -154,7 +153,7 @@ def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> Measured:
                     task.info.metric,
                     records,
                     task.spec.categories,
-                    own_cut=recipe.max_prompt_tokens is not None,
+                    by_design=task.by_design,
                 ),
             )
         )

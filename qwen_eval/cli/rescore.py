@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qwen_eval.results import SampleRecord, TaskInfo
     from qwen_eval.types import Score
 
+READING = ("generate", "code", "needle")  # solvers that read what a model wrote
 WORKERS = 2  # programs judged at a time
 
 
@@ -38,7 +39,7 @@ def command(options: RescoreOptions) -> None:
     from qwen_eval.results import read_info, read_samples
 
     info = read_info(options.run)
-    names = [name for name, task in info.tasks.items() if task.solver in ("generate", "code")]
+    names = [name for name, task in info.tasks.items() if task.solver in READING]
     if not names:
         raise UserError(f"{options.run}: options or texts were scored there, no reply was read")
     records = read_samples(options.run)

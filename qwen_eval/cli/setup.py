@@ -14,7 +14,7 @@ from qwen_eval.errors import UserError
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend, BackendOptions
     from qwen_eval.results import TaskInfo
-    from qwen_eval.taskspec import TaskSpec
+    from qwen_eval.taskspec import Recipe, TaskSpec
     from qwen_eval.types import Item
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -31,9 +31,24 @@ class LoadedTask:
     items: list[Item]
 
     @property
+    def recipe(self) -> Recipe:
+        """The one it is asked by."""
+        return self.spec.recipes[self.info.recipe.partition("@")[2]]
+
+    @property
     def length(self) -> int:
         """Tokens that the recipe feeds a model at a time; 0 where it sets no length."""
-        return self.spec.recipes[self.info.recipe.partition("@")[2]].length or 0
+        return self.recipe.length or 0
+
+    @property
+    def by_design(self) -> tuple[str, ...]:
+        """Limits of metrics.LIMITS that the recipe passes by itself: it cuts long prompts, or takes
+        a few tokens of a reply that goes on."""
+        cuts = {
+            "prompts_truncated": self.recipe.max_prompt_tokens is not None,
+            "outputs_truncated": self.spec.solver == "needle",
+        }
+        return tuple(name for name, own in cuts.items() if own)
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from qwen_eval.errors import UserError
 from qwen_eval.types import Score
 
-from . import numbers, programs
+from . import numbers, programs, retrieval
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
@@ -22,6 +22,8 @@ SCORERS: dict[str, Scorer] = {
     "lm_eval_strict_match": numbers.lm_eval_strict_match,
     "lm_eval_flexible_extract": numbers.lm_eval_flexible_extract,
     "qwen_last_digits": numbers.qwen_last_digits,
+    "first_number": retrieval.first_number,
+    "inclusion": retrieval.inclusion,
 }
 
 CUTS: dict[str, Cut] = {

@@ -8,6 +8,7 @@ from .choice import choice
 from .code import code
 from .generate import generate
 from .long_perplexity import long_perplexity
+from .needle import needle
 from .perplexity import perplexity
 
 SOLVERS: dict[str, Callable[[Item], Solver]] = {
@@ -15,5 +16,6 @@ SOLVERS: dict[str, Callable[[Item], Solver]] = {
     "code": code,
     "generate": generate,
     "long_perplexity": long_perplexity,
+    "needle": needle,
     "perplexity": perplexity,
 }

@@ -100,7 +100,7 @@ def test_past_a_limit_a_score_is_invalid_and_not_before(name: str, fields: dict)
 def test_a_recipes_own_cut_is_counted_but_not_held_against_it() -> None:
     records = [record(i, responses=[{"prompt_truncated": True}]) for i in range(10)]
     assert summary(records).invalid
-    row = summary(records, own_cut=True)
+    row = summary(records, by_design=["prompts_truncated"])
     assert not row.invalid
     assert row.counts["prompts_truncated"] == 10
 

@@ -75,7 +75,9 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("metric", "bits_per_byte", "perplexity is measured in bits_per_byte"),
         ("solver", "long_perplexity", "long_perplexity is measured in nats_per_token"),
         ("metric", "nats_per_token", "long_perplexity is measured in nats_per_token"),
-        ("recipes.strict.length", 64, "recipes.strict.length: choice does not read by it"),
+        ("recipes.strict.length", 64, "recipes.strict.length: nothing to choice"),
+        ("recipes.strict.needle", "{{ key }}", "recipes.strict.needle: nothing to choice"),
+        ("haystack", "books", "haystack: books is not among splits"),
         ("recipes.strict.stride", 8, "stride: must be less than the length of 0, is 8"),
         ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror and own"),
         ("splits.test", {"hub": "test"}, "exactly one of mirror and own"),
@@ -94,8 +96,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: str, value: object, name
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        ({}, "recipes.strict.length: missing; long_perplexity reads by it"),
-        ({"length": 64}, "recipes.strict.span: missing; long_perplexity reads by it"),
+        ({}, "recipes.strict.length: missing; long_perplexity needs it"),
+        ({"length": 64}, "recipes.strict.span: missing; long_perplexity needs it"),
         ({"length": 64, "span": 63}, "span: must hold one length of 64, is 63"),
         ({"length": 64, "span": 64, "stride": 64}, "stride: must be less than the length of 64"),
         ({"length": 1, "span": 64}, "recipes.strict.length"),
@@ -109,6 +111,33 @@ def test_a_long_text_is_read_by_length_and_span(
     raw |= {"solver": "long_perplexity", "metric": "nats_per_token", "target": ""}
     path = tmp_path / "task.yaml"
     path.write_text(yaml.safe_dump(raw | {"recipes": {"strict": recipe | keys}}))
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "haystack", "named"),
+    [
+        ({"length": 64}, None, "recipes.strict.needle: missing; needle needs it"),
+        ({"needle": "x"}, None, "recipes.strict.length: missing; needle needs it"),
+        ({"length": 64, "needle": "x"}, None, "exactly one of filler and haystack"),
+        ({"length": 64, "needle": "x", "filler": "y"}, "dev", "exactly one of filler and haystack"),
+        (
+            {"length": 64, "needle": "x", "span": 64},
+            "dev",
+            "strict.span: nothing to needle",
+        ),
+    ],
+)
+def test_a_needle_is_hidden_in_one_thing(
+    tmp_path: Path, keys: dict[str, object], haystack: str | None, named: str
+) -> None:
+    recipe = {"version": 1, "source": "here", "item": "?", "scorer": "inclusion"}
+    raw = {key: value for key, value in GOOD.items() if key != "gold"}
+    raw |= {"solver": "needle", "haystack": haystack, "recipes": {"strict": recipe | keys}}
+    path = tmp_path / "task.yaml"
+    path.write_text(yaml.safe_dump(raw))
     with pytest.raises(UserError) as error:
         load_spec(path)
     assert named in str(error.value)
