@@ -122,8 +122,11 @@ class ModelConfig:
         model, naming the flag.
         """
         stretch = self.yarn if yarn is None else self._yarn_by_flag(yarn, ntk)
-        if ntk and stretch:
-            raise UserError("--ntk: config.json stretches RoPE by YaRN already; leave it out")
+        if stretch and (ntk or ntk_chunks):
+            raise UserError(
+                f"{'--ntk' if ntk else '--ntk-chunks'}: {'--yarn' if yarn else 'config.json'} "
+                "stretches RoPE by YaRN already; leave it out"
+            )
         dynamic = self.ntk if ntk is None else ntk
         if ntk_chunks and not dynamic:
             raise UserError("--ntk-chunks: says when NTK acts, and NTK is off; add --ntk")
@@ -174,12 +177,14 @@ class ModelConfig:
                 f"--window-sizes {sizes}: config.json names the windows that this model was "
                 "trained with; leave it out"
             )
-        if window is False or (window is None and sizes is None) or self.windows:
-            return () if window is False else self.windows
-        if sizes is not None:
-            windows = windows_of(sizes, self.num_layers, length)
-        else:
+        if window is False:
+            return ()
+        if self.windows or (window is None and sizes is None):
+            return self.windows
+        if sizes is None:
             windows = schedule(self.num_layers, self.trained_length)
+        else:
+            windows = windows_of(sizes, self.num_layers, length)
         # What reaches over the whole context is full attention.
         shown = tuple(w if w is not None and w < length else None for w in windows)
         return shown if any(shown) else ()

@@ -36,7 +36,7 @@ def schedule(num_layers: int, trained_length: int) -> tuple[int | None, ...]:
 def in_bands(windows: Sequence[int | None], num_layers: int) -> tuple[int | None, ...]:
     """Spread windows, lowest first, over the layers in bands whose counts differ by one at most.
 
-    Where there are fewer layers than windows, the shorter windows are left out.
+    Where there are fewer layers than windows some are left out, and never the last.
     """
     last, count = len(windows) - 1, len(windows)
     below = range(num_layers - 1, -1, -1)  # layers above this one

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.results import read_info, read_metrics, read_samples
-from tests.cli.command import qwen_eval
+from tests.cli.command import qwen_eval, refused
+from tests.model.toy_folder import toy_checkpoint
 
 
 def test_the_oracle_gets_everything_right_and_chance_gets_a_quarter(
@@ -116,6 +117,22 @@ def test_a_run_without_a_folder_finds_its_own_again(mirror: Path, tmp_path: Path
     folders = [re.findall(r"runs/\S+", done.stdout)[0] for done in (first, again, other)]
     assert folders[0] == folders[1] != folders[2]
     assert "9 samples kept" in again.stderr
+
+
+def test_context_switches_are_part_of_what_a_run_is(tmp_path: Path) -> None:
+    model = toy_checkpoint(tmp_path / "model")
+    command = ["run", "--tasks", "mmlu", "--limit", "1", "--model", model, "--out"]
+    switched = [*command, tmp_path / "switched", "--window-sizes", "16,full"]
+    assert qwen_eval(*switched, "--yarn", "2").returncode == 0
+    info = read_info(tmp_path / "switched")
+    assert (info.settings["window_sizes"], info.settings["yarn"]) == ("16,full", 2.0)
+    assert (info.model["detail"]["windows"], info.model["max_length"]) == ([16, None], 512)
+    assert "settings.yarn is 2.0 there, None here" in refused(qwen_eval(*switched))
+    # A run without them has the settings, and so the folder, that it had before there were any.
+    assert qwen_eval(*command, tmp_path / "plain").returncode == 0
+    settings = read_info(tmp_path / "plain").settings
+    nothing = dict.fromkeys(("max_length", "ntk", "logn", "window"))
+    assert settings == {"seed": 0, "batch_invariant": True} | nothing
 
 
 def test_the_plan_asks_no_model(mirror: Path) -> None:

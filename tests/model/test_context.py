@@ -184,7 +184,8 @@ REFUSED: list[tuple[ModelConfig, dict[str, Any], str]] = [
     (PLAIN, {"yarn": math.inf}, "--yarn inf: give a factor from 1 on, such as 4"),
     (PLAIN, {"ntk_chunks": True}, "--ntk-chunks: says when NTK acts, and NTK is off; add --ntk"),
     (DYNAMIC, {"ntk_chunks": True, "ntk": False}, "--ntk-chunks: says when NTK acts, and NTK is"),
-    (YARN, {"ntk_chunks": True}, "--ntk-chunks: says when NTK acts, and NTK is off"),
+    (YARN, {"ntk_chunks": True}, "--ntk-chunks: config.json stretches RoPE by YaRN already; leave"),
+    (PLAIN, {"ntk_chunks": True, "yarn": 2.0}, "--ntk-chunks: --yarn stretches RoPE by YaRN alre"),
     (
         PLAIN,
         {"max_length": 32769},
