@@ -24,6 +24,19 @@ from qwen_eval.results import (
 )
 
 
+def refuse_another(folder: Path, there: RunInfo, here: RunInfo) -> None:
+    """Raises UserError where a folder's run is not the one that is to be made."""
+    old, new = there.identity(), here.identity()
+    different = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    if different:
+        key = different[0]
+        more = f" (and {len(different) - 1} more)" if different[1:] else ""
+        raise UserError(
+            f"--out {folder}: holds another run: {key} is {old.get(key)!r} there, "
+            f"{new.get(key)!r} here{more}; choose another folder"
+        )
+
+
 class RunWriter:
     """Writes one run directory, new or resumed.
 
@@ -114,15 +127,7 @@ class RunWriter:
                 raise UserError(f"--out {self.folder}: not empty and not a run; choose another")
             return []
         there = read_info(self.folder)
-        old, new = there.identity(), self.info.identity()
-        different = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-        if different:
-            key = different[0]
-            more = f" (and {len(different) - 1} more)" if different[1:] else ""
-            raise UserError(
-                f"--out {self.folder}: holds another run: {key} is {old.get(key)!r} there, "
-                f"{new.get(key)!r} here{more}; choose another folder"
-            )
+        refuse_another(self.folder, there, self.info)
         return there.invocations
 
     def _write_info(self) -> None:

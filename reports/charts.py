@@ -46,6 +46,53 @@ def even(values: Iterable[float]) -> Axis:
     return axis((-most, most))
 
 
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """The same by logarithm; all values above zero."""
+
+    def x(self, value: float) -> float:
+        """Position of a value; what lies outside stands at the end."""
+        inner = min(max(value, self.low), self.high)
+        share = math.log(inner / self.low) / math.log(self.high / self.low)
+        return round(self.width * share, 1)
+
+
+def log_axis(values: Iterable[float], *, width: float = WIDTH) -> LogAxis:
+    """An axis that holds every finite value above zero. Ticks are powers of ten where there are
+    many, else 1, 2 and 5 of each, else round figures one step apart; they lie within."""
+    finite = [value for value in values if 0 < value < 1e300]
+    low, high = min(finite, default=1.0), max(finite, default=10.0)
+    if high < 1.001 * low:
+        low, high = low / 1.05, high * 1.05
+    margin = (high / low) ** 0.04
+    low, high = low / margin, high * margin
+    powers = [10.0**i for i in range(math.floor(math.log10(low)), math.ceil(math.log10(high)))]
+    fine = [power * nice for power in powers for nice in (1, 2, 5)]
+    step = _round_step((high - low) / 6)
+    steps = [step * i for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
+    for marks in (powers, fine, steps):
+        within = tuple(round(mark, 10) for mark in marks if low <= mark <= high)
+        if len(within) >= 3:
+            return LogAxis(low, high, within, width)
+    return LogAxis(low, high, within, width)
+
+
+def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """The places moved as little as is needed for labels to stand so far from one another, between
+    two bounds as long as there is room; their order stays."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    found = [0.0] * len(places)
+    least = low
+    for i in order:
+        found[i] = max(places[i], least)
+        least = found[i] + gap
+    most = high
+    for i in reversed(order):
+        found[i] = min(found[i], most)
+        most = found[i] - gap
+    return [round(place, 1) for place in found]
+
+
 def _round_step(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough * (1 - 1e-9))

@@ -192,6 +192,11 @@ def written(
     )
 
 
+def drawing(language: Language, name: str, known: Mapping[str, Any]) -> str:
+    """A template that is a picture by itself."""
+    return _environment(language).get_template(name).render(known)
+
+
 _BROWSER_WORDS = {
     "count": "{n} of {all} samples",
     "prefix": "Few-shot prefix",

@@ -71,8 +71,8 @@ class BackendOptions:
     own. `kv_memory`: bytes for keys and values. `batch_invariant`: the same bits whatever the
     batch. `context` holds the switches of the context that were given, by name (--ntk,
     --ntk-chunks, --logn, --window, --window-sizes, --yarn); one left alone is absent. `lengths`:
-    tokens of the sequences that are going to be asked, where they are known: those that the context
-    takes must fit the memory for keys and values.
+    tokens of the sequences that are going to be asked, where they are known: those that the
+    context takes must fit the memory for keys and values.
     """
 
     batch: int | None = None

@@ -14,6 +14,7 @@ from qwen_eval import __version__
 from qwen_eval.cli import (
     chat,
     compare,
+    context,
     convert,
     data,
     gate,
@@ -58,6 +59,7 @@ app.command("run")(run.command)
 app.command("rescore")(rescore.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
+app.command("context")(context.command)
 app.command("tasks")(tasks.command)
 app.add_typer(gate.app, name="gate")
 app.command("history")(history.command)

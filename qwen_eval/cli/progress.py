@@ -17,15 +17,22 @@ def eta(left: float, rate: float) -> str:
 
 
 class Progress:
-    """Counts steps; `done` is how many were finished before this start."""
+    """Counts steps; `done` is how many were finished before this start. `unit`: what a step is,
+    where that is not plain."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, unit: str = "") -> None:
         self.total, self.done, self._before = total, done, done
+        self._unit = f" {unit}" if unit else ""
         self._began = self._printed = time.monotonic()
 
-    def advance(self) -> None:
-        """One more is finished."""
-        self.done += 1
+    def found(self, steps: int) -> None:
+        """So many more turn out to have been finished before this start."""
+        self.done += steps
+        self._before += steps
+
+    def advance(self, steps: int = 1) -> None:
+        """One more is finished, or several."""
+        self.done += steps
         now = time.monotonic()
         if now - self._printed >= LINE_SECONDS:
             self._printed = now
@@ -35,16 +42,17 @@ class Progress:
         """`120/200  8.1/s  ETA 0:10`."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._before) / elapsed
-        return f"{self.done}/{self.total}  {rate:.1f}/s  ETA {eta(self.total - self.done, rate)}"
+        left = eta(self.total - self.done, rate)
+        return f"{self.done}/{self.total}{self._unit}  {rate:.1f}/s  ETA {left}"
 
 
 class _Bar(Progress):
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, unit: str = "") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        super().__init__(total, done)
+        super().__init__(total, done, unit)
         self.rich = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,17 +62,17 @@ class _Bar(Progress):
         )
         self._task = self.rich.add_task("running", total=total, completed=done, line="")
 
-    def advance(self) -> None:
-        self.done += 1
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
         self.rich.update(self._task, completed=self.done, line=self.line())
 
 
 @contextmanager
-def progress(total: int, done: int = 0) -> Iterator[Progress]:
+def progress(total: int, done: int = 0, unit: str = "") -> Iterator[Progress]:
     """A Progress for `total` steps of which `done` are already there."""
     if sys.stderr.isatty():
-        bar = _Bar(total, done)
+        bar = _Bar(total, done, unit)
         with bar.rich:
             yield bar
     else:
-        yield Progress(total, done)
+        yield Progress(total, done, unit)

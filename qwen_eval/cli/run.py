@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwen_eval.cli.asking import Measured, ask, open_sandbox
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.setup import (
     DEVICES,
@@ -30,10 +28,7 @@ from qwen_eval.errors import InfrastructureError
 
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend
-    from qwen_eval.metrics import TaskMetrics
-    from qwen_eval.ranks import Rank
     from qwen_eval.results import RunInfo
-    from qwen_eval.run_writer import RunWriter
     from qwen_eval.sandbox.sandbox import Sandbox
 
 _Switch = bool | None
@@ -94,9 +89,9 @@ def command(options: RunOptions) -> None:
     if options.plan:
         print_plan(tasks, options)
         return
-    sandbox = _open_sandbox(tasks)
+    sandbox = open_sandbox(tasks)
     try:
-        backend = _open_backend(options, sorted({task.length for task in tasks} - {0}))
+        backend = open_backend(options, sorted({task.length for task in tasks} - {0}))
         try:
             _run(fitting(tasks, backend.info().max_length), backend, sandbox, options)
         finally:
@@ -146,15 +141,9 @@ def _told_apart(share: Any) -> str:
     return f"{apart} (10% of answers differing, power 0.8)"
 
 
-def _open_sandbox(tasks: list[LoadedTask]) -> Sandbox | None:
-    if not any(task.spec.solver == "code" for task in tasks):
-        return None
-    from qwen_eval.sandbox.sandbox import Sandbox
-
-    return Sandbox.open()
-
-
-def _open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
+def open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
+    """The model with the switches that were given. Raises UserError for any mistake in them, and
+    where a sequence of one of the lengths could not be held."""
     from qwen_eval.backends.base import BackendOptions
 
     return open_model(
@@ -167,14 +156,14 @@ def _open_backend(options: RunOptions, lengths: Sequence[int]) -> Backend:
             seed=options.seed,
             kv_memory=parse_bytes("--kv-memory", options.kv_memory),
             batch_invariant=options.batch_invariant,
-            context=_context(options),
+            context=context_switches(options),
             lengths=tuple(lengths),
         ),
     )
 
 
-def _context(options: RunOptions) -> dict[str, Any]:
-    """The context switches that were given."""
+def context_switches(options: RunOptions) -> dict[str, Any]:
+    """The switches of the context that were given, by name."""
     given = {name: getattr(options, name) for name in _CONTEXT}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -182,92 +171,28 @@ def _context(options: RunOptions) -> dict[str, Any]:
 def _run(
     tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, options: RunOptions
 ) -> None:
-    from qwen_eval.ranks import rank_of
     from qwen_eval.results import identity_digest
-    from qwen_eval.run_writer import RunWriter
 
-    info = _run_info(tasks, backend, sandbox, options)
+    info = run_info(tasks, asdict(backend.info()), sandbox, options)
     # As they were named: a suite has one name and many tasks.
     names = "-".join(filter(None, re.split(r"[,\s]+", options.tasks))).replace("@strict", "")
     model = str(info.model["name"]).replace("/", "-").replace(":", "-")
     out = options.out or Path("runs") / f"{model}-{names}-{identity_digest(info)}"
-    items = [item for task in tasks for item in task.items]
-    rank = rank_of(os.environ)
-    journal = rank.journal if rank else None
-    writer = RunWriter(out, info, (item.prompt.prefix for item in items), journal)
-    say(f"run directory {out}" + (f", {writer.resumed} samples kept" if writer.resumed else ""))
-    try:
-        _ask(tasks, backend, sandbox, writer, rank)
-        if rank:
-            writer.gather()
-            missing = sum((item.recipe, item.sample.id) not in writer.done for item in items)
-            if missing:
-                say(f"rank {rank.index}: done; {missing} of {len(items)} samples are with others")
-                return
-        measured = _summarise(tasks, writer)
-        writer.finish(
-            [(item.recipe, item.sample.id) for item in items],
-            {"schema": 1, "tasks": {row.recipe: row.to_json() for _, row in measured}},
-        )
-    except KeyboardInterrupt:
-        say(f"stopped: {len(writer.done)} of {len(items)} samples kept; the same command goes on")
-        raise
-    finally:
-        writer.close()
-    _print(info, measured, out, options.as_json)
-    failed = [row for _, row in measured if any(r.startswith("errors") for r in row.invalid)]
-    if failed:
-        first = next(r.error for r in writer.done.values() if r.error)
-        raise InfrastructureError(
-            f"{failed[0].recipe}: {failed[0].counts['errors']} samples failed, first: {first}"
-        )
+    asked = ask(tasks, backend, sandbox, info, out)
+    if asked is None:
+        return
+    _print(info, asked.measured, out, options.as_json)
+    if asked.failure:
+        raise InfrastructureError(asked.failure)
 
 
-def _ask(
-    tasks: list[LoadedTask],
-    backend: Backend,
-    sandbox: Sandbox | None,
-    writer: RunWriter,
-    rank: Rank | None,
-) -> None:
-    from qwen_eval.cli.progress import progress
-    from qwen_eval.provenance import peak_memory
-    from qwen_eval.ranks import deal
-    from qwen_eval.results import sample_record
-    from qwen_eval.runner import Runner
-    from qwen_eval.tasks.solvers import SOLVERS
-
-    solver_of = {task.info.recipe: SOLVERS[task.spec.solver] for task in tasks}
-    items = [item for task in tasks for item in task.items]
-    if rank:
-        missing = [i for i in items if (i.recipe, i.sample.id) not in writer.done_before]
-        items = deal(missing, rank.count)[rank.index]
-    todo = [item for item in items if (item.recipe, item.sample.id) not in writer.done]
-    runner = Runner(backend, lambda item: solver_of[item.recipe](item), sandbox)
-    started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
-    invocation |= {"rank": rank.index, "ranks": rank.count} if rank else {}
-    writer.begin(invocation)
-    try:
-        with progress(len(items), len(items) - len(todo)) as bar:
-            for done in runner.run(todo):
-                writer.add(sample_record(done.item, done.responses, done.score, done.error))
-                tokens = sum(r.prompt_tokens + r.output_tokens for r in done.responses)
-                invocation["samples"] += 1
-                invocation["tokens"] += tokens
-                invocation["seconds"] = round(time.perf_counter() - began, 3)
-                bar.advance()
-    finally:
-        invocation["peak_memory"] = peak_memory()
-
-
-def _run_info(
-    tasks: list[LoadedTask], backend: Backend, sandbox: Sandbox | None, options: RunOptions
+def run_info(
+    tasks: list[LoadedTask], model: dict[str, Any], sandbox: Sandbox | None, options: RunOptions
 ) -> RunInfo:
+    """What run.json says of a run, before it has begun. `model`: a BackendInfo's fields."""
     from qwen_eval.provenance import environment
     from qwen_eval.results import RunInfo
 
-    model = asdict(backend.info())
     return RunInfo(
         model=model | {"asked_for": options.model},
         tasks={task.info.recipe: task.info for task in tasks},
@@ -275,36 +200,13 @@ def _run_info(
         settings={"seed": options.seed, "max_length": options.max_length}
         | dict.fromkeys(("ntk", "logn", "window"))
         | {"batch_invariant": options.batch_invariant}
-        | _context(options),
+        | context_switches(options),
         isolation=sandbox.isolation if sandbox else "no programs were run",
         environment=environment(),
     )
 
 
-def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> list[tuple[LoadedTask, TaskMetrics]]:
-    from qwen_eval.metrics import summarise
-
-    rows = []
-    for task in tasks:
-        records = [writer.done[item.recipe, item.sample.id] for item in task.items]
-        rows.append(
-            (
-                task,
-                summarise(
-                    task.info.recipe,
-                    task.info.metric,
-                    records,
-                    task.spec.categories,
-                    by_design=task.by_design,
-                ),
-            )
-        )
-    return rows
-
-
-def _print(
-    info: RunInfo, rows: list[tuple[LoadedTask, TaskMetrics]], out: Path, as_json: bool
-) -> None:
+def _print(info: RunInfo, rows: Measured, out: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
 

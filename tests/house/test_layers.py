@@ -30,7 +30,7 @@ CORE_LAYERS = {
         ),
         1,
     ),
-    **dict.fromkeys(("changepoints", "history", "trends"), 1),
+    **dict.fromkeys(("changepoints", "history", "trends", "crossover", "context_table"), 1),
     **dict.fromkeys(("train", "tasks", "paper"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
     **dict.fromkeys(("runner", "gate", "promote", "explain", "perf"), 3),
@@ -43,7 +43,10 @@ ALLOWED = {
     "train": {"model"},
     "tasks": {"sandbox"},
     "sandbox": set(),
-    "reports": {"results", "compare", "metrics", "paper", "history", "trends"},
+    "reports": {
+        *("results", "compare", "metrics", "paper", "history", "trends"),
+        *("crossover", "context_table"),
+    },
     "human_eval_ui": {"results", "compare"},
 }
 

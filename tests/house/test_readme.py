@@ -23,8 +23,9 @@ COMMANDS = [
 ]
 # These need a network or a server; what they would do is asked instead.
 FAR = ("hf:", "openai:", "models pull smollm2")
-# These take an hour, or what such an hour makes; tests/cli/test_from_raw_text.py runs them small.
-LONG = ("train pretrain tiny", "train sft", "convert")
+# These take long, or what comes of them; tests/cli/test_from_raw_text.py and test_context.py run
+# them small.
+LONG = ("train pretrain tiny", "train sft", "convert", "qwen-eval context")
 
 
 @pytest.fixture(scope="module")

@@ -67,3 +67,34 @@ def test_curves_double_in_equal_steps_and_rise_upwards() -> None:
     assert heights[1] > heights[0] > heights[2], "a larger value lies higher"
     assert curve.band.count(",") == 6
     assert charts.curves([line[:1]]).across == ((1024.0, 0.0),)
+
+
+@given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=12))
+def test_a_logarithmic_axis_holds_every_value_and_equal_ratios_are_equal_steps(
+    values: list[float],
+) -> None:
+    scale = charts.log_axis(values, width=1e6)
+    assert scale.low <= min(values)
+    assert scale.high >= max(values)
+    assert len(scale.ticks) <= 12
+    assert all(scale.low <= tick <= scale.high for tick in scale.ticks)
+    middle = math.sqrt(scale.low * scale.high)
+    assert scale.x(middle) == pytest.approx(5e5, abs=1)
+
+
+def test_logarithmic_ticks_as_a_person_would_set_them() -> None:
+    assert charts.log_axis([3.5, 2600]).ticks == (10, 100, 1000)
+    assert charts.log_axis([28, 650]).ticks == (50, 100, 200, 500)
+    assert charts.log_axis([49.4, 57.4]).ticks == (50, 52, 54, 56)
+    assert charts.log_axis([8.0, 1e308, 64.0]).high < 100
+
+
+@given(st.lists(st.floats(0, 200), min_size=1, max_size=6))
+def test_labels_stand_apart_in_their_order(places: list[float]) -> None:
+    moved = charts.apart(places, 14.0, 0.0, 220.0)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    for before, after in pairwise(order):
+        assert moved[after] - moved[before] >= 13.8
+    assert all(-0.1 <= place <= 220.1 for place in moved)
+    if all(places[b] - places[a] >= 14 for a, b in pairwise(order)):
+        assert moved == pytest.approx(places, abs=0.06)
