@@ -89,8 +89,10 @@ def command(options: ContextOptions) -> None:
     tasks = load_tasks(recipes, options.data, str(options.limit) if options.limit else None)
     stretch = max(lengths[-1] / config.trained_length, 1.0)
     planned = {row.name: row_options(row, options, recipes, lengths[-1], stretch) for row in rows}
-    check_rows(planned, config)
-    missing = [row for row in rows if not _is_kept(planned[row.name], tasks, folder)]
+    configs = check_rows(planned, config)
+    missing = [
+        row for row in rows if not _is_kept(planned[row.name], tasks, folder, configs[row.name])
+    ]
     failures = _ask_rows(missing, planned, tasks)
     if failures is None:
         return
@@ -191,14 +193,17 @@ def row_options(
     )
 
 
-def check_rows(planned: Mapping[str, RunOptions], config: ModelConfig) -> None:
-    """A row that the model cannot be read in is known before the first one is asked. Raises
-    UserError."""
+def check_rows(planned: Mapping[str, RunOptions], config: ModelConfig) -> dict[str, ModelConfig]:
+    """The model as each row reads it. A row that it cannot be read in is known before the first
+    one is asked. Raises UserError."""
+    found = {}
     for name, run in planned.items():
         try:
-            config.with_context(**context_switches(run), max_length=run.max_length)
+            switches = context_switches(run)
+            found[name] = config.with_context(**switches, max_length=run.max_length)
         except UserError as error:
             raise UserError(f"--rows {name}: {error}") from error
+    return found
 
 
 def _opened(name: str) -> tuple[Path, ModelConfig]:
@@ -216,7 +221,9 @@ def _opened(name: str) -> tuple[Path, ModelConfig]:
     return folder, load_config(folder)
 
 
-def _is_kept(options: RunOptions, tasks: list[LoadedTask], model: Path) -> bool:
+def _is_kept(
+    options: RunOptions, tasks: list[LoadedTask], model: Path, config: ModelConfig
+) -> bool:
     """Whether a row is there already, without one sample that failed. No model is opened for it.
     Raises UserError where its folder holds the run of another model, limit or length."""
     from qwen_eval.backends.base import folder_fingerprint
@@ -227,7 +234,10 @@ def _is_kept(options: RunOptions, tasks: list[LoadedTask], model: Path) -> bool:
     if not (options.out / "run.json").exists():
         return False
     there = read_info(options.out)
-    expected: dict[str, Any] = there.model | {"fingerprint": folder_fingerprint(model)}
+    expected: dict[str, Any] = there.model | {
+        "fingerprint": folder_fingerprint(model),
+        "detail": {"windows": list(config.windows)},
+    }
     if options.dtype != "auto":
         expected["dtype"] = options.dtype
     refuse_another(options.out, there, run_info(tasks, expected, None, options))

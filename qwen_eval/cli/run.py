@@ -193,6 +193,10 @@ def run_info(
     from qwen_eval.provenance import environment
     from qwen_eval.results import RunInfo
 
+    switches = context_switches(options)
+    if {"window", "window_sizes"} & switches.keys():
+        # In figures: a schedule of ours may change.
+        switches["windows"] = model.get("detail", {}).get("windows")
     return RunInfo(
         model=model | {"asked_for": options.model},
         tasks={task.info.recipe: task.info for task in tasks},
@@ -200,7 +204,7 @@ def run_info(
         settings={"seed": options.seed, "max_length": options.max_length}
         | dict.fromkeys(("ntk", "logn", "window"))
         | {"batch_invariant": options.batch_invariant}
-        | context_switches(options),
+        | switches,
         isolation=sandbox.isolation if sandbox else "no programs were run",
         environment=environment(),
     )
