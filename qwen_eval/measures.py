@@ -38,7 +38,10 @@ class Measure:
     unit: str = "points"
 
     def shown(self, value: float) -> str:
-        """A figure as it is read: 61.3 for a share of 0.613."""
+        """A figure as it is read: 61.3 for a share of 0.613; the bounds of one sample's estimate,
+        which are as far as JSON goes, are infinite."""
+        if abs(value) >= UNBOUNDED:
+            return "∞" if value > 0 else "−∞"
         scaled = self.scale * value
         return f"{scaled:.3g}" if abs(scaled) >= 1e6 else f"{scaled:.{self.digits}f}"
 
@@ -52,6 +55,8 @@ class Measure:
         ends = (low, high) if self.sign > 0 else (high, low)
         return self.step(ends[0]), self.step(ends[1])
 
+
+UNBOUNDED = 1e308  # the bound of an interval that has none
 
 SHARE = Measure()
 BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from qwen_eval.errors import UserError
-from qwen_eval.measures import Scored, value_of, weights_of
+from qwen_eval.measures import UNBOUNDED, Scored, value_of, weights_of
 from qwen_eval.results import CLOSED, Run, SampleRecord, as_written, read_metrics
 from qwen_eval.stats import mean_interval, weighted_mean, wilson_interval
 
@@ -75,7 +75,7 @@ def estimate(values: Sequence[float], weights: Sequence[float] | None = None) ->
         return Estimate(n, mean, *wilson_interval(math.fsum(values), n), "wilson")
     low, high = mean_interval(values, weights=weights)
     method = "student-t" if weights is None else "ratio, student-t"
-    return Estimate(n, mean, max(low, -1e308), min(high, 1e308), method)
+    return Estimate(n, mean, max(low, -UNBOUNDED), min(high, UNBOUNDED), method)
 
 
 def estimate_of(metric: str, records: Sequence[Scored]) -> Estimate | None:
@@ -130,13 +130,18 @@ def summarise(
         overall=estimate_of(metric, scored),
         counts=counts,
         invalid=invalid,
-        groups={name: e for name, e in sorted(grouped.items()) if e},
+        groups={name: e for name in sorted(grouped, key=_in_order) if (e := grouped[name])},
         categories={name: e for name, e in gathered.items() if e},
         tokens={
             key: sum(response.get(f"{key}_tokens", 0) for response in responses)
             for key in ("prompt", "output")
         },
     )
+
+
+def _in_order(name: str) -> tuple[float, str]:
+    """Numbers, such as depths, by their size, and before words."""
+    return (int(name) if name.isdecimal() else math.inf), name
 
 
 def figure_of(run: Run, name: Figure) -> float | None:

@@ -80,7 +80,7 @@ def by_subject(report: Report, task: str) -> list[list[Subject]]:
     """The heat map's rows in columns of one height; none where there are fewer than two subjects,
     or where groups are lengths or scores no percentages."""
     scores = [score for score in scores_of(report, task) if not score.invalid]
-    names = sorted({name for score in scores for name in score.groups})
+    names = list(dict.fromkeys(name for score in scores for name in score.groups))
     if len(names) < 2 or any(
         _are_lengths(score) or figures.unit_of(score.info.metric) != "percent" for score in scores
     ):

@@ -244,4 +244,4 @@ def test_a_figure_is_written_in_its_own_way() -> None:
     assert SHARE.shown(0.613) == "61.3"
     assert SHARE.step(-0.012) == "-1.2"
     assert BITS_PER_BYTE.step(0.0) == BITS_PER_BYTE.step(-0.0) == "+0.0000"
-    assert BITS_PER_BYTE.shown(-1e308) == "-1e+308"
+    assert BITS_PER_BYTE.shown(-1e308) == "−∞"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ def test_categories_are_averages_over_samples_not_over_groups(pairs) -> None:
         assert "some" not in row.categories
     assert "none" not in row.categories
     assert sum(e.n for e in row.groups.values()) == len(pairs)
+
+
+def test_groups_that_are_numbers_stand_in_their_order() -> None:
+    names = ("75", "b", "100", "0", "a", "25")
+    row = summary([replace(record(i), group=name) for i, name in enumerate(names)])
+    assert list(row.groups) == ["0", "25", "75", "100", "a", "b"]
 
 
 @pytest.mark.parametrize(
