@@ -141,7 +141,7 @@ def summarise(
 
 def _in_order(name: str) -> tuple[float, str]:
     """Numbers, such as depths, by their size, and before words."""
-    return (int(name) if name.isdecimal() else math.inf), name
+    return (len(name) if name.isdecimal() else math.inf), name
 
 
 def figure_of(run: Run, name: Figure) -> float | None:
