@@ -27,7 +27,7 @@ ALPHA = 0.05
 @dataclass(frozen=True)
 class Row:
     """A way of reading. `name`: also its run directory's. `ntk`, `logn`, `window`: the switches,
-    each said explicitly. `published`: whether it is one of the paper's, whose order is known."""
+    each said explicitly. `yarn`: by the factor that the longest context takes."""
 
     name: str
     label: str
