@@ -13,6 +13,7 @@ from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend, BackendOptions
+    from qwen_eval.datasets import TaskData
     from qwen_eval.results import TaskInfo
     from qwen_eval.taskspec import Recipe, TaskSpec
     from qwen_eval.types import Item
@@ -113,6 +114,7 @@ def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[Loade
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
         raise UserError("--tasks: name at least one; `qwen-eval tasks` lists them")
+    from qwen_eval.datasets import open_data
     from qwen_eval.suites import expand
     from qwen_eval.taskspec import find_task
 
@@ -121,18 +123,20 @@ def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[Loade
     if len(set(recipes)) < len(found):
         raise UserError(f"--tasks {names}: a task is named twice")
     limits = parse_limits(limit, recipes)
+    # Recipes of a task ask the same rows, which may be books: they are read once.
+    sources = {spec.name: open_data(spec, mirror) for spec, _ in found}
     return [
-        _load_task(spec, recipe, mirror, limits.get(name))
+        _load_task(sources[spec.name], recipe, limits.get(name))
         for name, (spec, recipe) in zip(recipes, found, strict=True)
     ]
 
 
-def _load_task(spec: TaskSpec, recipe: str, mirror: Path | None, limit: int | None) -> LoadedTask:
-    from qwen_eval.datasets import open_data, take
+def _load_task(data: TaskData, recipe: str, limit: int | None) -> LoadedTask:
+    from qwen_eval.datasets import take
     from qwen_eval.prompts import Renderer, prompts_digest
     from qwen_eval.results import TaskInfo
 
-    data = open_data(spec, mirror)
+    spec = data.spec
     samples = data.samples()
     chosen = take(samples, limit)
     renderer = Renderer(data, recipe)
