@@ -35,6 +35,7 @@ from qwen_eval.model.engine import Engine, ScoreTokens
 from qwen_eval.model.fused import fuse
 from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
 from qwen_eval.model.weights import load_model
+from qwen_eval.model.windows import in_bands
 from qwen_eval.stats import mean_interval
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -114,7 +115,7 @@ class Reader:
 
 def spread(bands: Windows, layers: int, trained: int) -> Windows:
     """The window of every layer in tokens, of those of the bands in trained lengths."""
-    return tuple(bands[i * len(bands) // layers] * trained for i in range(layers))
+    return tuple(share * trained for share in in_bands(bands, layers))
 
 
 def kept(windows: Windows, length: int) -> float:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 from qwen_eval.errors import UserError
 
-# The schedule: layers in bands of equal count whose windows double from band to band.
-SHORTEST = 0.5  # the lowest band's window as a share of the trained length
-BANDS = 4
-LAST_IS_FULL = True  # the uppermost band sees everything
+Window = TypeVar("Window")
+
+# The schedule: windows of bands of layers, lowest first, as shares of the trained length; None is
+# full. Found by bench/windows.py (docs/context.md): deeper models lean on a text's first token from
+# their middle layers on, and only what lies below may lose sight of it.
+SHARES = (0.25, 0.25, None, None, None)
 
 _MULTIPLE = 256  # of which windows are, where the trained length is long enough
 
@@ -23,17 +26,19 @@ _MULTIPLE = 256  # of which windows are, where the trained length is long enough
 def schedule(num_layers: int, trained_length: int) -> tuple[int | None, ...]:
     """A window for each layer, lowest first; None is full attention.
 
-    With S the trained length: S/2, S, 2S and full, over a quarter of the layers each. The uppermost
-    layer always belongs to the uppermost band.
+    With S the trained length: S/4 in the lower two fifths of the layers and full above, so the
+    uppermost layer always sees everything.
     """
-    share = SHORTEST * trained_length
-    whole = share >= _MULTIPLE
-    shortest = round(share / _MULTIPLE) * _MULTIPLE if whole else max(round(share), 1)
-    windows: list[int | None] = [shortest * 2**band for band in range(BANDS)]
-    return in_bands([*windows[:-1], None] if LAST_IS_FULL else windows, num_layers)
+
+    def window(share: float) -> int:
+        tokens = share * trained_length
+        whole = tokens >= _MULTIPLE
+        return round(tokens / _MULTIPLE) * _MULTIPLE if whole else max(round(tokens), 1)
+
+    return in_bands([None if s is None else window(s) for s in SHARES], num_layers)
 
 
-def in_bands(windows: Sequence[int | None], num_layers: int) -> tuple[int | None, ...]:
+def in_bands(windows: Sequence[Window], num_layers: int) -> tuple[Window, ...]:
     """Spread windows, lowest first, over the layers in bands whose counts differ by one at most.
 
     Where there are fewer layers than windows some are left out, and never the last.

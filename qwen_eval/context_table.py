@@ -27,7 +27,7 @@ ALPHA = 0.05
 @dataclass(frozen=True)
 class Row:
     """A way of reading. `name`: also its run directory's. `ntk`, `logn`, `window`: the switches,
-    each said explicitly. `published`: whether it is one of the paper's, whose order is known."""
+    each said explicitly. `yarn`: by the factor that the longest context takes."""
 
     name: str
     label: str
@@ -273,7 +273,12 @@ def _groups(metric: str, records: Sequence[SampleRecord]) -> dict[str, Estimate]
     groups: dict[str, list[float]] = {}
     for record in records:
         groups.setdefault(record.group, []).append(value_of(metric, record))
-    return {name: found for name, some in groups.items() if (found := estimate(some))}
+    return {name: found for name in sorted(groups, key=_depth) if (found := estimate(groups[name]))}
+
+
+def _depth(name: str) -> tuple[float, str]:
+    """Depths in their order; other groups by name, behind them."""
+    return (float(name) if name.isdecimal() else math.inf, name)
 
 
 def _have_curves(records: Sequence[SampleRecord]) -> bool:

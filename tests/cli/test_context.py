@@ -254,6 +254,20 @@ def test_columns_go_from_the_trained_length_to_eight_times_it(
 
 
 @pytest.mark.slow
+def test_keys_hidden_in_a_text_make_the_same_table_of_answers(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    tasks = ("--tasks", "passkey_en", "--limit", "4", "--rows", "base,all", "--lengths", "1024")
+    done = qwen_eval(*command(out, *tasks), cwd=home)
+    assert done.returncode == 0, done.stderr
+    (block,) = json.loads((out / "table.json").read_text(encoding="utf-8"))["blocks"]
+    right = [one["accuracy"] for one in samples(out / "base", "passkey_en@1024").values()]
+    assert block["cells"]["base"]["1024"]["value"]["estimate"] == pytest.approx(sum(right) / 4)
+    depths = list(block["depths"]["base"]["1024"])
+    assert depths == sorted(depths, key=int)
+    ElementTree.parse(out / "table.svg")
+
+
+@pytest.mark.slow
 def test_an_interrupted_table_goes_on_to_the_same_one(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     words = [*PROGRAM, *map(str, command(out))]

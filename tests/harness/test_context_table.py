@@ -161,7 +161,7 @@ def answered(row: str, right: float) -> Run:
             hit = float(number < right * 20 * (1.0 if length == 1024 else 0.5))
             records.append(
                 SampleRecord(
-                    f"{number:04x}", recipe, f"{50 * (number % 2)}", "7", "", "?", [],
+                    f"{number:04x}", recipe, f"{50 * ((number + 1) % 2)}", "7", "", "?", [],
                     {"accuracy": hit}, "7", "scored", {},
                 )
             )  # fmt: skip
@@ -181,6 +181,7 @@ def test_answers_are_shares_with_a_grid_by_depth() -> None:
     assert not block.profiles
     grid = block.depths["base"][2048]
     assert {name: (one.n, one.estimate) for name, one in grid.items()} == {
-        "0": (10, 0.3),
-        "50": (10, 0.2),
+        "0": (10, 0.2),
+        "50": (10, 0.3),
     }
+    assert list(grid) == ["0", "50"], "from the beginning to the end, not as they were drawn"

@@ -98,7 +98,7 @@ def test_answers_are_percent_with_depths() -> None:
     assert re.search(r"^base +50\.0 +25\.0$", text, re.MULTILINE)
     assert re.search(r"^\+ dynamic_ntk +100\.0▲ +50\.0$", text, re.MULTILINE)
     assert "+ dynamic_ntk: right answers in percent, by depth" in text
-    assert re.search(r"^  50 +50\.0 +20\.0$", text, re.MULTILINE)
+    assert re.search(r"^  50 +50\.0 +30\.0$", text, re.MULTILINE)
 
 
 def test_the_published_figures_stand_below_and_apart() -> None:
@@ -147,7 +147,7 @@ def test_answers_have_a_grid_per_row() -> None:
     cells = [g for g in root.iter(f"{SVG}g") if g.get("class") == "heat"]
     assert len(cells) == 2 * 2 * 2
     values = [text.text for cell in cells for text in cell.iter(f"{SVG}text")]
-    assert values == ["50", "30", "50", "20", "100", "50", "100", "50"]
+    assert values == ["50", "20", "50", "30", "100", "50", "100", "50"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
