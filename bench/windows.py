@@ -240,8 +240,7 @@ def main() -> None:
     start = tokenizer.start_id
     path = options.data / "longdoc" / f"{options.language}.jsonl.gz"
     count = lengths[-1] // trained * (trained - 1)  # whole pieces of S with the start before each
-    texts = islice(works(path, tokenizer, count), 2 * options.documents)
-    documents = list(texts)
+    documents = list(islice(works(path, tokenizer, count), 2 * options.documents))
     tuned, held = (Reader(options.model, documents[i::2], start, options.dtype) for i in range(2))
     winner = Search(tuned, options, lengths).run()
     print(f"\n--window-sizes {named(winner)}")

@@ -16,7 +16,7 @@ from qwen_eval.errors import UserError
 Window = TypeVar("Window")
 
 # The schedule: windows of bands of layers, lowest first, as shares of the trained length; None is
-# full. Found by bench/windows.py (docs/context.md): deeper models lean on a text's first token from
+# full. Drawn from what bench/windows.py measures (docs/context.md): deeper models lean on a text's first token from
 # their middle layers on, and only what lies below may lose sight of it.
 SHARES = (0.25, 0.25, None, None, None)
 
