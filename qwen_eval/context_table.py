@@ -103,6 +103,7 @@ class Block:
 
     task: str
     metric: str
+    data_kind: str
     texts: int
     short: int
     failed: int
@@ -111,6 +112,11 @@ class Block:
     crossovers: dict[str, Crossover]
     disagreements: tuple[Disagreement, ...]
     depths: dict[str, dict[int, dict[str, Estimate]]]
+
+    @property
+    def label(self) -> str:
+        """The task, with SAMPLE behind it where its rows are not the benchmark's."""
+        return self.task + (" SAMPLE" if self.data_kind == "sample" else "")
 
     @property
     def reads(self) -> bool:
@@ -181,6 +187,7 @@ def _block(
     return Block(
         task=task,
         metric=info.metric,
+        data_kind=info.data_kind,
         texts=len(longest[rows[0].name]),
         short=short,
         failed=failed,

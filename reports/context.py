@@ -31,7 +31,7 @@ def context_text(table: ContextTable, published: Sequence[Table] = ()) -> str:
 
 def _block(block: Block, table: ContextTable) -> Iterator[str]:
     what = "perplexity" if block.reads else "right answers in percent"
-    yield f"{block.task}: {what}, {_count(block)}, by tokens of context"
+    yield f"{block.label}: {what}, {_count(block)}, by tokens of context"
     cells = {
         row.label: {
             length: _figure(cell) + _marks(cell, block.reads, at)

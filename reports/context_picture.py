@@ -112,7 +112,7 @@ def _drawn(block: Block, table: ContextTable, say: Callable[..., str]) -> Drawn:
         for kind, row in enumerate(table.rows)
         if block.depths.get(row.name)
     )
-    return Drawn(f"{block.task} · {read}", _by_length(block, table, say), profiles, heats)
+    return Drawn(f"{block.label} · {read}", _by_length(block, table, say), profiles, heats)
 
 
 def _by_length(block: Block, table: ContextTable, say: Callable[..., str]) -> Panel:

@@ -28,6 +28,7 @@ from qwen_eval.cli.setup import (
     LoadedTask,
     check_choice,
     load_tasks,
+    name_samples,
     say,
 )
 from qwen_eval.errors import InfrastructureError, UserError
@@ -87,6 +88,7 @@ def command(options: ContextOptions) -> None:
     check_folder(options.out)
     recipes = ",".join(f"{name}@{length}" for name in names for length in lengths)
     tasks = load_tasks(recipes, options.data, str(options.limit) if options.limit else None)
+    name_samples(tasks)
     stretch = max(lengths[-1] / config.trained_length, 1.0)
     planned = {row.name: row_options(row, options, recipes, lengths[-1], stretch) for row in rows}
     configs = check_rows(planned, config)

@@ -20,9 +20,9 @@ from qwen_eval.cli.setup import (
     check_choice,
     fitting,
     load_tasks,
+    name_samples,
     open_model,
     parse_bytes,
-    say,
 )
 from qwen_eval.errors import InfrastructureError
 
@@ -83,9 +83,7 @@ def command(options: RunOptions) -> None:
     check_choice("--dtype", options.dtype, DTYPES)
     check_choice("--device", options.device, DEVICES)
     tasks = load_tasks(options.tasks, options.data, options.limit)
-    for task in tasks:
-        if task.info.data_kind == "sample":
-            say(f"{task.info.recipe}: SAMPLE questions of this project, not the benchmark (--data)")
+    name_samples(tasks)
     if options.plan:
         print_plan(tasks, options)
         return

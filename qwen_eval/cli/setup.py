@@ -161,6 +161,13 @@ def _load_task(data: TaskData, recipe: str, limit: int | None) -> LoadedTask:
     return LoadedTask(spec, info, items)
 
 
+def name_samples(tasks: Sequence[LoadedTask]) -> None:
+    """A line for every task whose rows are not the benchmark's."""
+    for task in tasks:
+        if task.info.data_kind == "sample":
+            say(f"{task.info.recipe}: SAMPLE questions of this project, not the benchmark (--data)")
+
+
 def fitting(tasks: Sequence[LoadedTask], max_length: int) -> list[LoadedTask]:
     """Those that a model's context is long enough for; 0 where that is not known. One line says
     which are left out. Raises UserError if nothing is left."""

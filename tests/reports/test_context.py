@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -83,6 +84,15 @@ def test_few_texts_are_called_few() -> None:
     text = context_text(reading(count=4, short={}))
     assert "fewer than 6 texts prove nothing, so nothing is marked" in text
     assert not re.search(r"\d[▼▲▽△]", text)
+
+
+def test_a_sample_is_never_called_the_benchmark() -> None:
+    runs = {name: answered(name, 0.5) for name in ("base", "ntk")}
+    info = runs["base"].info
+    info.tasks.update({k: replace(v, data_kind="sample") for k, v in info.tasks.items()})
+    table = build(runs, rows_named("base", "ntk"), ["passkey_en"], (1024, 2048), TRAINED)
+    assert "passkey_en SAMPLE: right answers" in context_text(table)
+    assert "passkey_en SAMPLE ·" in context_picture(table)
 
 
 def test_one_row_is_compared_with_nothing() -> None:
