@@ -16,8 +16,8 @@ from qwen_eval.errors import UserError
 Window = TypeVar("Window")
 
 # The schedule: windows of bands of layers, lowest first, as shares of the trained length; None is
-# full. Drawn from what bench/windows.py measures (docs/context.md): deeper models lean on a text's first token from
-# their middle layers on, and only what lies below may lose sight of it.
+# full. Drawn from what bench/windows.py measures (docs/context.md): deeper models lean on a text's
+# first token from their middle layers on, and only what lies below may lose sight of it.
 SHARES = (0.25, 0.25, None, None, None)
 
 _MULTIPLE = 256  # of which windows are, where the trained length is long enough
