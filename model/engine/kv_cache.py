@@ -32,9 +32,10 @@ class _Share:
         return pages if self.most is None else min(pages, self.most)
 
 
-def ring_pages(window: int, chunk: int, size: int) -> int:
-    """Pages that `chunk` new tokens and all that the first of them sees may lie on."""
-    return (window + chunk - 3) // size + 2
+def ring_pages(window: int, chunk: int, size: int, sinks: int = 0) -> int:
+    """Pages that `chunk` new tokens and all that the first of them sees may lie on, the page of
+    the first `sinks` tokens among them."""
+    return (window + chunk - 3) // size + 2 + (sinks > 0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class CacheShape:
         shares = []
         for window in dict.fromkeys(windows):
             layers = tuple(i for i, w in enumerate(windows) if w == window)
-            ring = None if window is None else ring_pages(window, self.chunk, self.size)
+            ring = None
+            if window is not None:
+                ring = ring_pages(window, self.chunk, self.size, config.sinks)
             if ring is None or ring >= longest:
                 shares.append(_Share(window, layers, None, None))
                 continue
@@ -97,6 +100,7 @@ class CacheShape:
                 layers=share.layers,
                 window=share.window,
                 ring=share.ring,
+                sinks=self.config.sinks,
             )
             for share in self.shares()
         ]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..rope import ntk_alpha
-from .pages import PagePool, PageTable
+from .pages import PagePool, PageTable, Run
 from .prefix_cache import Node, PrefixCache
 from .sequence import AnyTrack, GeneratingTrack, Ids, Piece, PromptTrack, ScoringTrack
 
@@ -95,8 +95,10 @@ class Job:
             branch.alpha, branch.cleared = root.alpha, branch.fed
             for i, pool in enumerate(pools):
                 own = [self.spare[i].pop() for _ in range(pool.bounded(places))]
-                stored = root.run(i, min(whole, pool.first_seen(length)), whole)
-                branch.tables.append(PageTable(stored, whole, own, len(own) == places))
+                low = min(whole, pool.first_seen(length))
+                stored = root.run(i, low, whole, sinks=pool.sinks)
+                fixed = int(pool.sinks > 0 and whole == 0)
+                branch.tables.append(PageTable(stored, whole, own, len(own) == places, fixed))
                 if rest:
                     pool.copy(root.page(i, whole), branch.page(i, whole), rest)
 
@@ -291,7 +293,8 @@ class Scheduler:
             taken = [pool.take() for _ in range(needed[i])]
             places = job.places(size) - whole
             own = pool.bounded(places)
-            table = PageTable(begin=whole, own=taken[:own], lasting=own == places)
+            fixed = int(pool.sinks > 0 and whole == 0)
+            table = PageTable(Run(), whole, taken[:own], own == places, fixed)
             if found is not None:
                 table.stored = found.runs[i]
             root.tables.append(table)

@@ -54,7 +54,7 @@ def users(engine: Engine, pool: int) -> dict[int, int]:
             count.update([] if track.slot is None else [track.slot])
     for root in scheduler.prefixes._roots.values():
         for node in root.below():
-            count.update(node.runs[pool].pages if node.runs else ())
+            count.update(node.runs[pool].held if node.runs else ())
     return dict(count)
 
 

@@ -33,8 +33,9 @@ PAGE = 16
 BANDS = replace(
     CONFIG, num_layers=4, windows=(6, 20, 20, None), max_length=512, trained_length=48, ntk=False
 )
-CHUNKED = replace(BANDS, ntk=True, ntk_chunks=True)
-NOTHING_FULL = replace(BANDS, windows=(6, 6, 20, 33))
+SINKS = replace(BANDS, sinks=3)
+CHUNKED = replace(SINKS, ntk=True, ntk_chunks=True)
+NOTHING_FULL = replace(BANDS, windows=(6, 6, 20, 33), sinks=1)
 
 
 @st.composite
@@ -54,7 +55,7 @@ def long_requests(draw: st.DrawFn) -> EngineRequest:
 @settings(derandomize=True, max_examples=30, deadline=None)
 @given(
     work=st.lists(long_requests(), min_size=1, max_size=6),
-    config=st.sampled_from([BANDS, CHUNKED, NOTHING_FULL]),
+    config=st.sampled_from([BANDS, SINKS, CHUNKED, NOTHING_FULL]),
     max_sequences=st.integers(1, 4),
     token_budget=st.sampled_from([1, 7, 30, 512]),
     pages=st.integers(30, 60),
@@ -88,11 +89,12 @@ def test_any_workload_beyond_the_windows_gives_each_its_own_answer(
     assert [pool.free for pool in engine.pools] == free
 
 
+@pytest.mark.parametrize("config", [BANDS, SINKS])
 @pytest.mark.parametrize("chunk", [5, 64])
-def test_a_window_holds_no_more_however_long_the_text(chunk: int) -> None:
+def test_a_window_holds_no_more_however_long_the_text(config: ModelConfig, chunk: int) -> None:
     peaks = []
     for length in (100, 200, 400):
-        engine = Engine(toy(BANDS), token_budget=chunk, page_size=PAGE)
+        engine = Engine(toy(config), token_budget=chunk, page_size=PAGE)
         engine.submit(ScoreTokens(ids(length)))
         peak = [0, 0, 0]
         while engine.pending:
@@ -100,7 +102,7 @@ def test_a_window_holds_no_more_however_long_the_text(chunk: int) -> None:
             peak = [max(most, len(users(engine, i))) for i, most in enumerate(peak)]
         peaks.append(peak)
     assert [pool.window for pool in engine.pools] == [6, 20, None]
-    rings = [ring_pages(window, chunk, PAGE) for window in (6, 20)]
+    rings = [ring_pages(window, chunk, PAGE, config.sinks) for window in (6, 20)]
     assert peaks == [[*rings, -(-(length - 1) // PAGE)] for length in (100, 200, 400)]
 
 
@@ -148,9 +150,12 @@ def test_windows_leave_the_budget_to_full_attention() -> None:
     assert full(BANDS) > 3 * full(replace(BANDS, windows=()))
 
 
-def test_a_prefix_is_taken_up_where_its_windows_are_kept_and_nowhere_else() -> None:
+@pytest.mark.parametrize("config", [BANDS, SINKS])
+def test_a_prefix_is_taken_up_where_its_windows_are_kept_and_nowhere_else(
+    config: ModelConfig,
+) -> None:
     """One prompt of 100 tokens, of which 96 are for others; then ones that leave it earlier."""
-    model = toy(BANDS)
+    model = toy(config)
     engine = Engine(model, token_budget=10, page_size=PAGE)
     stem = ids(100)
 
@@ -214,8 +219,9 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_same_bits_however_the_rings_turn(dtype: torch.dtype) -> None:
-    model = model_of(replace(LARGE, windows=(40, None)), dtype, fused=True)
+@pytest.mark.parametrize("sinks", [0, 4])
+def test_the_same_bits_however_the_rings_turn(dtype: torch.dtype, sinks: int) -> None:
+    model = model_of(replace(LARGE, windows=(40, None), sinks=sinks), dtype, fused=True)
     alone = answers(model, max_sequences=1, prefixes=False, drafts=False, page_size=32)
     for options in (
         {"max_sequences": 8},
