@@ -37,7 +37,8 @@ class ModelConfig:
     `ntk_chunks`: NTK's alpha follows the text as it grows, where the released rule takes it once
     from the prompt's length. `yarn` stretches RoPE by a fixed factor instead.
     `windows` holds one entry per layer, None meaning full attention; empty means full everywhere.
-    `sinks`: tokens at the start of a text that layers with a window see besides. A window of w lets a token see itself and the w - 1 tokens before it.
+    `sinks`: tokens at the start of a text that layers with a window see besides.
+    A window of w lets a token see itself and the w - 1 tokens before it.
     """
 
     family: Family

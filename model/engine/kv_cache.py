@@ -15,6 +15,7 @@ from ..config import ModelConfig
 from .pages import PagePool, page_bytes
 
 BRANCHES = 4  # pages per sequence for answers scored side by side
+FEWEST = 8  # sequences that a window's pool has room for: one with many branches, stored prefixes
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,14 @@ class CacheShape:
             if ring is None or ring >= longest:
                 shares.append(_Share(window, layers, None, None))
                 continue
-            held = self.sequences * (ring + 1 + BRANCHES)
-            shares.append(_Share(window, layers, ring, int(held / (1 - self.spare)) + 1))
+            # But for few sequences, no more than one text takes without a window.
+            most = max(self._most(self.sequences, ring), min(self._most(FEWEST, ring), longest))
+            shares.append(_Share(window, layers, ring, most))
         return shares
+
+    def _most(self, sequences: int, ring: int) -> int:
+        """Pages for rings, slots and branches, and the spare share on top."""
+        return int(sequences * (ring + 1 + BRANCHES) / (1 - self.spare)) + 1
 
     def bytes(self, pages: int) -> int:
         """Memory where full attention has so many pages."""

@@ -85,11 +85,12 @@ class PagePool:
     """`count` pages of `size` positions for the keys and values of `layers`, None for all.
 
     They attend through `window`, None for full attention, of which a sequence holds at most `ring`
-    pages, and see the first `sinks` tokens besides. The first `slots` pages are given out by slot(), the rest by take(). Memory is touched
-    only where it is written; the lowest free page is taken, so that sequences that go on side by
-    side are read in one go and little memory is ever touched. `tainted`: some page may hold a
-    figure that is not finite; such a one reaches whoever reads the page later even from behind
-    a mask, so pages are then cleared before they are used again.
+    pages, and see the first `sinks` tokens besides. The first `slots` pages are given out by
+    slot(), the rest by take(). Memory is touched only where it is written; the lowest free page is
+    taken, so that sequences that go on side by side are read in one go and little memory is ever
+    touched. `tainted`: some page may hold a figure that is not finite; such a one reaches whoever
+    reads the page later even from behind a mask, so pages are then cleared before they are used
+    again.
     """
 
     def __init__(

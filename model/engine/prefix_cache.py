@@ -67,6 +67,13 @@ class PrefixCache:
         """How many of the first ids can be taken from here, in whole blocks; changes nothing."""
         return self._usable(ids, alpha)[1]
 
+    def least(self, end: int) -> int:
+        """The fewest of `end` stored tokens that can be taken without the rest, in whole blocks:
+        to a token behind them every window shows only pages that are kept."""
+        firsts = [(pool, pool.first_seen(end)) for pool in self._pools]
+        behind = [first * pool.size + (pool.window or 1) - 1 for pool, first in firsts if first]
+        return -(-max(behind, default=0) // self.block) * self.block
+
     def match(self, ids: Ids, alpha: float) -> Node:
         """The node at the end of the longest prefix of `ids` that can be taken from here, a root
         where there is none.
@@ -142,12 +149,14 @@ class PrefixCache:
         """What a token behind `end` sees, held by the tree from now on; None for no room."""
         wanted: list[list[int | None]] = []  # None for a page to be copied
         for i, pool in enumerate(self._pools):
-            pages = [self._whole(above, i, place, track) for place in pool.seen_places(end)]
+            wanted.append([self._whole(above, i, at, track) for at in pool.seen_places(end)])
+        if any(len(pages) > room for pages, room in zip(wanted, rooms, strict=True)):
+            return None  # and nothing need be dropped to see that
+        for i, (pool, pages) in enumerate(zip(self._pools, wanted, strict=True)):
             more = sum(page is None or page not in self._held[i] for page in pages)
             self.evict(i, self.pages(i) + more - rooms[i])
             if self.pages(i) + more > rooms[i] or pool.free < pages.count(None):
                 return None
-            wanted.append(pages)
         runs = []
         for i, (pool, found) in enumerate(zip(self._pools, wanted, strict=True)):
             low, copies = pool.first_seen(end), list[int]()

@@ -216,6 +216,23 @@ def test_where_memory_runs_out_less_is_fed_at_a_time(
     assert_books_are_right(engine)
 
 
+def test_where_memory_runs_out_no_more_is_fed_than_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What windows hold is measured for the budget of prompt tokens that there was at first."""
+    engine = Engine(toy(), token_budget=3, batch_invariant=False, drafts=False)
+    Scarce(monkeypatch, toy(), 8)
+    fed: list[int] = []
+    for n in range(12):
+        engine.submit(Generate(ids(1, n), Sampling(max_tokens=30)))
+    engine.submit(ScoreTokens(ids(40)))
+    while engine.pending:
+        before = engine.stats.prompt_tokens
+        engine.step()
+        fed.append(engine.stats.prompt_tokens - before)
+    assert max(fed) == 3
+
+
 def test_where_not_even_the_least_fits_the_error_is_the_memorys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

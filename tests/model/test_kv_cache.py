@@ -103,7 +103,8 @@ def test_a_window_holds_no_more_however_long_the_text(config: ModelConfig, chunk
         peaks.append(peak)
     assert [pool.window for pool in engine.pools] == [6, 20, None]
     rings = [ring_pages(window, chunk, PAGE, config.sinks) for window in (6, 20)]
-    assert peaks == [[*rings, -(-(length - 1) // PAGE)] for length in (100, 200, 400)]
+    for pages, peak in zip((7, 13, 25), peaks, strict=True):
+        assert peak == [*(min(ring, pages) for ring in rings), pages]
 
 
 @given(
@@ -150,6 +151,24 @@ def test_windows_leave_the_budget_to_full_attention() -> None:
     assert full(BANDS) > 3 * full(replace(BANDS, windows=()))
 
 
+def test_one_sequence_at_a_time_has_room_for_branches_and_a_stored_prefix() -> None:
+    model = toy(BANDS)
+    engine = Engine(model, max_sequences=1, page_size=PAGE, token_budget=64)
+    stem = ids(96)
+    branchy = ScoreContinuations(stem + ids(4), tuple(ids(20, n) for n in range(8)), shared=96)
+    for expected in (100, 4):
+        before = engine.stats.prompt_tokens
+        (result,) = engine.run([branchy])
+        assert_same(result, alone(model, branchy))
+        assert engine.stats.prompt_tokens - before == expected + 8 * 19
+    too_many = replace(branchy, continuations=tuple(ids(20, n) for n in range(20)))
+    with pytest.raises(ValueError, match=r"give it more \(--kv-memory, --batch\)"):
+        engine.submit(too_many)
+    wide = Engine(model, max_sequences=32, page_size=PAGE, token_budget=64)
+    (result,) = wide.run([too_many])
+    assert_same(result, alone(model, too_many))
+
+
 @pytest.mark.parametrize("config", [BANDS, SINKS])
 def test_a_prefix_is_taken_up_where_its_windows_are_kept_and_nowhere_else(
     config: ModelConfig,
@@ -184,6 +203,54 @@ def test_a_prefix_within_the_windows_is_taken_up_anywhere() -> None:
     (result,) = engine.run([request])
     assert_same(result, alone(toy(wide), request))
     assert engine.stats.prompt_tokens - before == 7
+
+
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(
+    windows=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    size=st.sampled_from([16, 48]),
+    shared=st.integers(16, 120),
+    token_budget=st.integers(1, 40),
+)
+def test_the_least_that_can_be_taken_of_a_prefix(
+    windows: tuple[int, int], size: int, shared: int, token_budget: int
+) -> None:
+    config = replace(BANDS, num_layers=3, windows=(*windows, None))
+    engine = Engine(toy(config), page_size=size, token_budget=token_budget)
+    prompt, end = ids(130), shared // 16 * 16
+    engine.run([Generate(prompt, Sampling(max_tokens=1), shared=shared)])
+    prefixes = engine._scheduler.prefixes
+    least = prefixes.least(end)
+    for length in range(16, end + 1, 16):
+        first_seen = [max(0, length - window + 1) // size for window in windows]
+        kept = [max(0, end - window + 1) // size for window in windows]
+        usable = all(seen >= first for seen, first in zip(first_seen, kept, strict=True))
+        assert usable == (length >= least)
+        assert prefixes.known(prompt[:length], 1.0) == (length if usable else 0)
+
+
+def test_nobody_waits_for_a_beginning_that_windows_let_go_of() -> None:
+    """Eight prompts of 116 tokens that begin alike, read 512 a step; then five tokens each."""
+    steps = []
+    for head in ((), ids(16)):
+        engine = Engine(toy(BANDS), page_size=PAGE, token_budget=512, max_sequences=8, drafts=False)
+        engine.run(
+            [Generate(head + ids(116 - len(head), n), Sampling(max_tokens=5)) for n in range(8)]
+        )
+        steps.append(engine.stats.steps)
+    assert steps == [6, 6]
+
+
+def test_prompts_begun_anew_are_shared_again() -> None:
+    """S is 128: every answer runs past it, and what is read again begins alike."""
+    config = replace(CHUNKED, trained_length=128)
+    engine = Engine(toy(config), page_size=PAGE, token_budget=64, drafts=False)
+    stem = ids(96)
+    work = [Generate(stem + ids(4, n), Sampling(max_tokens=32), shared=96) for n in range(5)]
+    for request, result in zip(work, engine.run(work), strict=True):
+        assert_same(result, alone(toy(config), request))
+    # The prompts, and with the next alpha the 129 tokens that there are by then.
+    assert engine.stats.prompt_tokens == 96 + 5 * 4 + 96 + 5 * (129 - 96)
 
 
 def test_what_lies_outside_a_window_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
