@@ -35,7 +35,7 @@ from qwen_eval.model.engine import Engine, ScoreTokens
 from qwen_eval.model.fused import fuse
 from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
 from qwen_eval.model.weights import load_model
-from qwen_eval.model.windows import in_bands
+from qwen_eval.model.windows import SINKS, in_bands
 from qwen_eval.stats import mean_interval
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -97,6 +97,7 @@ class Reader:
             ntk=setting.switches,
             logn=setting.switches,
             windows=windows if any(windows) else (),
+            sinks=SINKS if any(windows) else 0,
             max_length=max(length, self._config.max_length),
         )
         model = fuse(load_model(self._folder, self._dtype, config=config))
