@@ -35,7 +35,8 @@ class Batch(Protocol):
     ) -> Tensor:
         """Causal attention of every token over its own sequence, [T, H, D].
 
-        q and k arrive rotated. With `window` w a token sees itself and the w - 1 before it.
+        q and k arrive rotated. With `window` w a token sees itself and the w - 1 before it, and
+        the model's sinks.
         """
         ...
 
@@ -50,13 +51,17 @@ class Span:
 
 @dataclass
 class WholeSequences:
-    """A Batch of whole sequences: nothing is cached. What training and reference passes use."""
+    """A Batch of whole sequences: nothing is cached. What training and reference passes use.
+
+    `sinks`: tokens at the start of each that are seen from behind a window, too.
+    """
 
     ids_T: Tensor
     spans: tuple[Span, ...]
     cos: Tensor = field(repr=False)
     sin: Tensor = field(repr=False)
     logn_T: Tensor | None = field(default=None, repr=False)
+    sinks: int = 0
 
     def attend(
         self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, window: int | None
@@ -64,7 +69,7 @@ class WholeSequences:
         """See Batch.attend; every layer attends alike here."""
         lengths = [span.length for span in self.spans]
         parts = zip(*(x.split_with_sizes(lengths) for x in (q_THD, k_TKD, v_TKD)), strict=True)
-        return torch.cat([_attend_whole(q, k, v, window) for q, k, v in parts])
+        return torch.cat([_attend_whole(q, k, v, window, self.sinks) for q, k, v in parts])
 
 
 def pack(config: ModelConfig, ids_T: Tensor, spans: tuple[Span, ...]) -> WholeSequences:
@@ -77,15 +82,17 @@ def pack(config: ModelConfig, ids_T: Tensor, spans: tuple[Span, ...]) -> WholeSe
     )
     cos, sin = map(torch.cat, parts)
     logn_T = logn_scale(positions_T, config.trained_length).to(device) if config.logn else None
-    return WholeSequences(ids_T, spans, cos.to(device), sin.to(device), logn_T)
+    return WholeSequences(ids_T, spans, cos.to(device), sin.to(device), logn_T, config.sinks)
 
 
-def _attend_whole(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None) -> Tensor:
+def _attend_whole(
+    q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, window: int | None, sinks: int
+) -> Tensor:
     length = q_THD.shape[0]
     mask = None
     if window is not None and length > window:
         at = torch.arange(length, device=q_THD.device)
-        mask = (at <= at[:, None]) & (at > at[:, None] - window)
+        mask = (at <= at[:, None]) & ((at > at[:, None] - window) | (at < sinks))
     out_1HTD = F.scaled_dot_product_attention(
         q_THD.transpose(0, 1)[None],
         k_TKD.transpose(0, 1)[None],

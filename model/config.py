@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from qwen_eval.errors import UserError
 
-from .windows import schedule, windows_of
+from .windows import SINKS, schedule, windows_of
 from .yarn import Yarn, yarn_from_hf, yarn_to_hf
 
 Family = Literal["qwen", "qwen2", "qwen3", "llama"]
@@ -37,6 +37,7 @@ class ModelConfig:
     `ntk_chunks`: NTK's alpha follows the text as it grows, where the released rule takes it once
     from the prompt's length. `yarn` stretches RoPE by a fixed factor instead.
     `windows` holds one entry per layer, None meaning full attention; empty means full everywhere.
+    `sinks`: tokens at the start of a text that layers with a window see besides.
     A window of w lets a token see itself and the w - 1 tokens before it.
     """
 
@@ -62,13 +63,15 @@ class ModelConfig:
     logn: bool = False
     yarn: Yarn | None = None
     windows: tuple[int | None, ...] = ()
+    sinks: int = 0
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built. Raises UserError."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or value < 1):
+            least = 0 if field.name == "sinks" else 1
+            if field.type == "int" and (not isinstance(value, int) or value < least):
                 raise UserError(f"config: {field.name} must be a positive whole number, is {value}")
         if self.num_heads % self.num_kv_heads:
             raise UserError(
@@ -142,13 +145,15 @@ class ModelConfig:
                 f"--max-length {length}: this model's context is {own} tokens; take less, stretch "
                 "it with --ntk or --yarn, or run the bare model beyond it with --no-ntk"
             )
+        windows = self._windows_by_flag(window, window_sizes, length)
         return replace(
             self,
             ntk=dynamic,
             ntk_chunks=dynamic and self.ntk_chunks if ntk_chunks is None else ntk_chunks,
             logn=self.logn if logn is None else logn,
             yarn=stretch,
-            windows=self._windows_by_flag(window, window_sizes, length),
+            windows=windows,
+            sinks=SINKS if windows and not self.windows else self.sinks,
             max_length=length,
         )
 
@@ -181,9 +186,8 @@ class ModelConfig:
             return ()
         if self.windows or (window is None and sizes is None):
             return self.windows
-        if sizes is None:
-            windows = schedule(self.num_layers, self.trained_length)
-        else:
+        windows: Sequence[int | None] = schedule(self.num_layers, self.trained_length)
+        if sizes is not None:
             windows = windows_of(sizes, self.num_layers, length)
         # What reaches over the whole context is full attention.
         shown = tuple(w if w is not None and w < length else None for w in windows)
@@ -319,7 +323,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """
     architecture = next(name for name, f in ARCHITECTURES.items() if f == config.family)
     windowed = [i for i, w in enumerate(config.windows) if w is not None]
-    if windowed and (config.family in ("qwen", "llama") or len(set(config.windows) - {None}) > 1):
+    kinds_of = set(config.windows) - {None}
+    if windowed and (config.family in ("qwen", "llama") or len(kinds_of) > 1 or config.sinks):
         raise UserError(
             f"config: a config.json of {config.family} cannot hold the windows {config.windows}"
         )

@@ -15,19 +15,20 @@ from qwen_eval.errors import UserError
 
 Window = TypeVar("Window")
 
-# The schedule: windows of bands of layers, lowest first, as shares of the trained length; None is
-# full. Drawn from what bench/windows.py measures (docs/context.md): deeper models lean on a text's
-# first token from their middle layers on, and only what lies below may lose sight of it.
-SHARES = (0.25, 0.25, None, None, None)
+# The schedule: windows of bands of layers, lowest first, as shares of the trained length, and how
+# many tokens at the start of a text every layer goes on seeing. Drawn from what bench/windows.py
+# measures (docs/context.md): deeper models lean on a text's first token from their middle on.
+SHARES = (0.25, 0.25, 0.5, 0.5, 1.0)
+SINKS = 4
 
 _MULTIPLE = 256  # of which windows are, where the trained length is long enough
 
 
-def schedule(num_layers: int, trained_length: int) -> tuple[int | None, ...]:
-    """A window for each layer, lowest first; None is full attention.
+def schedule(num_layers: int, trained_length: int) -> tuple[int, ...]:
+    """A window for each layer, lowest first.
 
-    With S the trained length: S/4 in the lower two fifths of the layers and full above, so the
-    uppermost layer always sees everything.
+    With S the trained length: S/4 in the lower two fifths of the layers, S/2 in the next two, S in
+    the uppermost.
     """
 
     def window(share: float) -> int:
@@ -35,7 +36,7 @@ def schedule(num_layers: int, trained_length: int) -> tuple[int | None, ...]:
         whole = tokens >= _MULTIPLE
         return round(tokens / _MULTIPLE) * _MULTIPLE if whole else max(round(tokens), 1)
 
-    return in_bands([None if s is None else window(s) for s in SHARES], num_layers)
+    return in_bands([window(share) for share in SHARES], num_layers)
 
 
 def in_bands(windows: Sequence[Window], num_layers: int) -> tuple[Window, ...]:

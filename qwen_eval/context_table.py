@@ -17,7 +17,7 @@ from typing import Any
 from qwen_eval.crossover import Crossover, crossover
 from qwen_eval.errors import UserError
 from qwen_eval.measures import NATS_PER_TOKEN, measure_of, value_of, weights_of
-from qwen_eval.metrics import Estimate, estimate, estimate_of
+from qwen_eval.metrics import Estimate, estimate, estimate_of, group_order
 from qwen_eval.paired import Paired, difference
 from qwen_eval.results import Run, SampleRecord
 
@@ -280,12 +280,9 @@ def _groups(metric: str, records: Sequence[SampleRecord]) -> dict[str, Estimate]
     groups: dict[str, list[float]] = {}
     for record in records:
         groups.setdefault(record.group, []).append(value_of(metric, record))
-    return {name: found for name in sorted(groups, key=_depth) if (found := estimate(groups[name]))}
-
-
-def _depth(name: str) -> tuple[float, str]:
-    """Depths in their order; other groups by name, behind them."""
-    return (float(name) if name.isdecimal() else math.inf, name)
+    return {
+        name: found for name in sorted(groups, key=group_order) if (found := estimate(groups[name]))
+    }
 
 
 def _have_curves(records: Sequence[SampleRecord]) -> bool:

@@ -130,7 +130,7 @@ def summarise(
         overall=estimate_of(metric, scored),
         counts=counts,
         invalid=invalid,
-        groups={name: e for name in sorted(grouped, key=_in_order) if (e := grouped[name])},
+        groups={name: e for name in sorted(grouped, key=group_order) if (e := grouped[name])},
         categories={name: e for name, e in gathered.items() if e},
         tokens={
             key: sum(response.get(f"{key}_tokens", 0) for response in responses)
@@ -139,8 +139,8 @@ def summarise(
     )
 
 
-def _in_order(name: str) -> tuple[float, str]:
-    """Numbers, such as depths, by their size, and before words."""
+def group_order(name: str) -> tuple[float, str]:
+    """For sorting: numbers, such as depths, by their size, and before words."""
     return (len(name) if name.isdecimal() else math.inf), name
 
 

@@ -242,7 +242,9 @@ class Engine:
             if len(left) == 1 and left[0].rows <= LEAST_ROWS:
                 raise
             scheduler = self._scheduler
-            scheduler.token_budget = max(scheduler.token_budget // 2, LEAST_ROWS)
+            # No more than before: rings are as long as the first budget asks for.
+            less = max(scheduler.token_budget // 2, LEAST_ROWS)
+            scheduler.token_budget = min(scheduler.token_budget, less)
             if len(left) > 1:
                 self._feed(left[: len(left) // 2], decoding=decoding)
                 self._feed(left[len(left) // 2 :], decoding=decoding)

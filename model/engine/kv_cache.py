@@ -15,6 +15,7 @@ from ..config import ModelConfig
 from .pages import PagePool, page_bytes
 
 BRANCHES = 4  # pages per sequence for answers scored side by side
+FEWEST = 8  # sequences that a window's pool has room for: one with many branches, stored prefixes
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class _Share:
         return pages if self.most is None else min(pages, self.most)
 
 
-def ring_pages(window: int, chunk: int, size: int) -> int:
-    """Pages that `chunk` new tokens and all that the first of them sees may lie on."""
-    return (window + chunk - 3) // size + 2
+def ring_pages(window: int, chunk: int, size: int, sinks: int = 0) -> int:
+    """Pages that `chunk` new tokens and all that the first of them sees may lie on, the page of
+    the first `sinks` tokens among them."""
+    return (window + chunk - 3) // size + 2 + (sinks > 0)
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,20 @@ class CacheShape:
         shares = []
         for window in dict.fromkeys(windows):
             layers = tuple(i for i, w in enumerate(windows) if w == window)
-            ring = None if window is None else ring_pages(window, self.chunk, self.size)
+            ring = None
+            if window is not None:
+                ring = ring_pages(window, self.chunk, self.size, config.sinks)
             if ring is None or ring >= longest:
                 shares.append(_Share(window, layers, None, None))
                 continue
-            held = self.sequences * (ring + 1 + BRANCHES)
-            shares.append(_Share(window, layers, ring, int(held / (1 - self.spare)) + 1))
+            # But for few sequences, no more than one text takes without a window.
+            most = max(self._most(self.sequences, ring), min(self._most(FEWEST, ring), longest))
+            shares.append(_Share(window, layers, ring, most))
         return shares
+
+    def _most(self, sequences: int, ring: int) -> int:
+        """Pages for rings, slots and branches, and the spare share on top."""
+        return int(sequences * (ring + 1 + BRANCHES) / (1 - self.spare)) + 1
 
     def bytes(self, pages: int) -> int:
         """Memory where full attention has so many pages."""
@@ -97,6 +106,7 @@ class CacheShape:
                 layers=share.layers,
                 window=share.window,
                 ring=share.ring,
+                sinks=self.config.sinks,
             )
             for share in self.shares()
         ]

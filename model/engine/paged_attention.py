@@ -25,6 +25,8 @@ from torch import Tensor
 from .pages import PagePool, Run
 
 MIN_ROWS = 4
+SINK = -1
+SINK_KEYS = 16  # read for the first tokens; no model has more of them
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class _Call:
 @dataclass(frozen=True)
 class _Meeting:
     """The tile-th tile, `at`, against the order-th page of its sequence, read up to `keys`
-    positions."""
+    positions; or, with order SINK, against the first tokens that lie outside its window."""
 
     order: int
     tile: int
@@ -195,20 +197,27 @@ class PagedAttention:
         pool = self.pools[which]
         window, runs = pool.window, [tile.runs[which] for tile in self._tiles]
         seen = [pool.first_seen(tile.start) for tile in self._tiles]
-        base = min(seen)
+        base = min(seen) - bool(pool.sinks)
         met = [
             self._meeting(order, i, tile, run, pool)
             for order in range(base, max(run.end for run in runs))
             for i, (tile, run) in enumerate(zip(self._tiles, runs, strict=True))
             if seen[i] <= order < run.end
         ]
+        if pool.sinks:
+            # A key is met here or within the window, by its distance from the query alone.
+            met[:0] = [
+                _Meeting(SINK, i, tile, run.page(0), min(SINK_KEYS, pool.size), masked=True)
+                for i, (tile, run) in enumerate(zip(self._tiles, runs, strict=True))
+                if window is not None and tile.start + tile.length > window
+            ]
         masked = [meeting for meeting in met if meeting.masked]
-        mask, blind = self._masks(masked, window, rows, group, dtype)
+        mask, blind = self._masks(masked, pool, rows, group, dtype)
         calls, at = [], 0
         for step, few in _in_line(met):
             first, part = few[0], slice(at, at + len(few))
             call = _Call(
-                first.order - base,
+                0 if first.order == SINK else first.order - base,
                 first.tile,
                 first.tile + len(few),
                 first.page,
@@ -233,7 +242,7 @@ class PagedAttention:
     def _masks(
         self,
         masked: list[_Meeting],
-        window: int | None,
+        pool: PagePool,
         rows: int,
         group: int,
         dtype: torch.dtype,
@@ -242,15 +251,18 @@ class PagedAttention:
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         count = len(masked)
         figures = torch.tensor(
-            [[m.at.start, m.at.length, m.order * self._size] for m in masked], dtype=torch.long
+            [[m.at.start, m.at.length, m.order] for m in masked], dtype=torch.long
         ).reshape(count, 3, 1, 1)
-        start, length, first = figures.to(self.device).unbind(1)
+        start, length, order = figures.to(self.device).unbind(1)
+        is_sink, first = order == SINK, order.clamp(min=0) * self._size
         offsets = torch.arange(self.positions, device=self.device)[None, :, None]
         query = start + torch.minimum(offsets, length - 1)
         key = first + torch.arange(self._size, device=self.device)
         seen = key <= query
-        if window is not None:
-            seen &= key > query - window
+        if pool.window is not None:
+            inside = key > query - pool.window
+            outside = ~inside & (key < pool.sinks)
+            seen &= torch.where(is_sink, outside, inside)
         mask = torch.zeros(seen.shape, dtype=exact, device=self.device)
         mask = mask.masked_fill_(~seen, -torch.inf).repeat_interleave(group, 1)
         blind = ~seen.any(-1).repeat_interleave(group, 1)

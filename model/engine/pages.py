@@ -27,19 +27,29 @@ STEP = 64  # a prompt's newest page is read in so many positions more at a time
 @dataclass(frozen=True)
 class Run:
     """Neighbouring pages of a sequence; `first` is the place of the first one among all its
-    pages."""
+    pages. `sink`: the page at place 0, where it is seen besides."""
 
     first: int = 0
     pages: tuple[int, ...] = ()
+    sink: int | None = None
 
     @property
     def end(self) -> int:
         """The place behind the last one."""
         return self.first + len(self.pages)
 
+    @property
+    def held(self) -> tuple[int, ...]:
+        """All of them."""
+        return self.pages if self.sink is None else (self.sink, *self.pages)
+
     def page(self, place: int) -> int:
         """The page at a place."""
-        return self.pages[place - self.first]
+        if place >= self.first:
+            return self.pages[place - self.first]
+        assert place == 0
+        assert self.sink is not None
+        return self.sink
 
 
 @dataclass
@@ -47,30 +57,40 @@ class PageTable:
     """Which pages of one pool hold a sequence's keys, by their place in it.
 
     The first are `stored`, another's. Its own follow from the place `begin` on; those that are not
-    `lasting` are used in turn, since the window has let go of what they held.
+    `lasting` are used in turn, since the window has let go of what they held. The first `fixed` of
+    them last all the same.
     """
 
     stored: Run = Run()
     begin: int = 0
     own: list[int] = field(default_factory=list)
     lasting: bool = True
+    fixed: int = 0
 
     def page(self, place: int) -> int:
         """The page at a place that can still be seen."""
         if place < self.begin:
             return self.stored.page(place)
-        return self.own[(place - self.begin) % len(self.own)]
+        turn = place - self.begin
+        if turn >= len(self.own):
+            turn = self.fixed + (turn - self.fixed) % (len(self.own) - self.fixed)
+        return self.own[turn]
+
+    def lasts(self, place: int) -> bool:
+        """Whether the page at a place holds the same tokens for good."""
+        return self.lasting or place < self.begin + self.fixed
 
 
 class PagePool:
     """`count` pages of `size` positions for the keys and values of `layers`, None for all.
 
     They attend through `window`, None for full attention, of which a sequence holds at most `ring`
-    pages. The first `slots` pages are given out by slot(), the rest by take(). Memory is touched
-    only where it is written; the lowest free page is taken, so that sequences that go on side by
-    side are read in one go and little memory is ever touched. `tainted`: some page may hold a
-    figure that is not finite; such a one reaches whoever reads the page later even from behind
-    a mask, so pages are then cleared before they are used again.
+    pages, and see the first `sinks` tokens besides. The first `slots` pages are given out by
+    slot(), the rest by take(). Memory is touched only where it is written; the lowest free page is
+    taken, so that sequences that go on side by side are read in one go and little memory is ever
+    touched. `tainted`: some page may hold a figure that is not finite; such a one reaches whoever
+    reads the page later even from behind a mask, so pages are then cleared before they are used
+    again.
     """
 
     def __init__(
@@ -85,10 +105,12 @@ class PagePool:
         layers: Sequence[int] | None = None,
         window: int | None = None,
         ring: int | None = None,
+        sinks: int = 0,
     ) -> None:
         assert count >= slots
         layers = range(config.num_layers) if layers is None else layers
         self.window, self.ring = window, ring
+        self.sinks = sinks if window is not None else 0
         shape = (len(layers), count, size, config.num_kv_heads, config.head_dim)
         self.keys = dict(zip(layers, _zeros(shape, dtype, device).unbind(), strict=True))
         self.values = dict(zip(layers, _zeros(shape, dtype, device).unbind(), strict=True))
@@ -142,6 +164,11 @@ class PagePool:
     def first_seen(self, position: int) -> int:
         """The place of the first page that a token at `position` sees."""
         return 0 if self.window is None else max(0, position - self.window + 1) // self.size
+
+    def seen_places(self, position: int) -> list[int]:
+        """The places of all pages before `position` that a token there sees, ascending."""
+        low = self.first_seen(position)
+        return [0] * bool(self.sinks and low) + list(range(low, -(-position // self.size)))
 
     def bounded(self, pages: int) -> int:
         """How many pages of its own a sequence holds that fills so many in turn."""

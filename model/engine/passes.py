@@ -60,7 +60,10 @@ class Passes:
             self._logits = _logit_rows(model)
         self.exact = self._prompt.exact and self._decode.exact and self._logits.exact
         self.attention, self._kernel = kernel_for(
-            self.device, weight.dtype, batch_invariant=batch_invariant
+            self.device,
+            weight.dtype,
+            batch_invariant=batch_invariant,
+            sinks=any(pool.sinks for pool in pools),
         )
         self._graphs: DecodeGraphs | None = None
         if self._kernel is not None:

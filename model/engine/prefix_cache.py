@@ -67,6 +67,13 @@ class PrefixCache:
         """How many of the first ids can be taken from here, in whole blocks; changes nothing."""
         return self._usable(ids, alpha)[1]
 
+    def least(self, end: int) -> int:
+        """The fewest of `end` stored tokens that can be taken without the rest, in whole blocks:
+        to a token behind them every window shows only pages that are kept."""
+        firsts = [(pool, pool.first_seen(end)) for pool in self._pools]
+        behind = [first * pool.size + (pool.window or 1) - 1 for pool, first in firsts if first]
+        return -(-max(behind, default=0) // self.block) * self.block
+
     def match(self, ids: Ids, alpha: float) -> Node:
         """The node at the end of the longest prefix of `ids` that can be taken from here, a root
         where there is none.
@@ -142,23 +149,26 @@ class PrefixCache:
         """What a token behind `end` sees, held by the tree from now on; None for no room."""
         wanted: list[list[int | None]] = []  # None for a page to be copied
         for i, pool in enumerate(self._pools):
-            low, high = pool.first_seen(end), -(-end // self._size)
-            pages = [self._whole(above, i, place, track) for place in range(low, high)]
+            wanted.append([self._whole(above, i, at, track) for at in pool.seen_places(end)])
+        if any(len(pages) > room for pages, room in zip(wanted, rooms, strict=True)):
+            return None  # and nothing need be dropped to see that
+        for i, (pool, pages) in enumerate(zip(self._pools, wanted, strict=True)):
             more = sum(page is None or page not in self._held[i] for page in pages)
             self.evict(i, self.pages(i) + more - rooms[i])
             if self.pages(i) + more > rooms[i] or pool.free < pages.count(None):
                 return None
-            wanted.append(pages)
         runs = []
-        for i, (pool, pages) in enumerate(zip(self._pools, wanted, strict=True)):
+        for i, (pool, found) in enumerate(zip(self._pools, wanted, strict=True)):
             low, copies = pool.first_seen(end), list[int]()
-            for place, page in enumerate(pages, low):
+            for place, page in zip(pool.seen_places(end), found, strict=True):
                 if page is None:
                     copies.append(pool.take())
                     pool.copy(track.page(i, place), copies[-1], self._size)
             fresh = iter(copies)
-            held = tuple(next(fresh) if page is None else page for page in pages)
-            runs.append(self._hold(i, Run(low, held)))
+            held = tuple(next(fresh) if page is None else page for page in found)
+            sink = held[0] if pool.sinks and low else None
+            kept = held if sink is None else held[1:]
+            runs.append(self._hold(i, Run(low, kept, sink)))
             for page in copies:
                 pool.give_back(page)
         return tuple(runs)
@@ -167,14 +177,16 @@ class PrefixCache:
         """A page that holds the prompt's keys at a place for good, None where there is none."""
         if above.runs and (place + 1) * self._size <= above.length:
             run = above.runs[pool]
-            if run.first <= place < run.end:
+            if run.first <= place < run.end or (place == 0 and run.sink is not None):
                 return run.page(place)
         return track.page(pool, place) if track.lasts(pool, place) else None
 
     def _holds(self, node: Node, length: int) -> bool:
         """Whether a token behind the first `length` ids sees all it needs in a node's pages."""
         return node.length >= length and all(
-            run.first <= pool.first_seen(length) and run.end >= -(-length // self._size)
+            run.first <= (low := pool.first_seen(length))
+            and run.end >= -(-length // self._size)
+            and not (pool.sinks and low and run.first and run.sink is None)
             for pool, run in zip(self._pools, node.runs, strict=True)
         )
 
@@ -200,14 +212,14 @@ class PrefixCache:
         return node
 
     def _hold(self, pool: int, run: Run) -> Run:
-        self._held[pool].update(run.pages)
-        for page in run.pages:
+        self._held[pool].update(run.held)
+        for page in run.held:
             self._pools[pool].share(page)
         return run
 
     def _let_go(self, pool: int, run: Run) -> None:
         held = self._held[pool]
-        for page in run.pages:
+        for page in run.held:
             self._pools[pool].give_back(page)
             held[page] -= 1
             if not held[page]:
@@ -237,7 +249,7 @@ class PrefixCache:
         length = node.length - len(node.ids) + at
         end = -(-length // self._size)
         runs = tuple(
-            self._hold(i, Run(run.first, run.pages[: max(0, end - run.first)]))
+            self._hold(i, Run(run.first, run.pages[: max(0, end - run.first)], run.sink))
             for i, run in enumerate(node.runs)
         )
         above = Node(node.ids[:at], node.parent, length, runs, used=node.used)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..rope import ntk_alpha
-from .pages import PagePool, PageTable
+from .pages import PagePool, PageTable, Run
 from .prefix_cache import Node, PrefixCache
 from .sequence import AnyTrack, GeneratingTrack, Ids, Piece, PromptTrack, ScoringTrack
 
@@ -95,8 +95,10 @@ class Job:
             branch.alpha, branch.cleared = root.alpha, branch.fed
             for i, pool in enumerate(pools):
                 own = [self.spare[i].pop() for _ in range(pool.bounded(places))]
-                stored = root.run(i, min(whole, pool.first_seen(length)), whole)
-                branch.tables.append(PageTable(stored, whole, own, len(own) == places))
+                low = min(whole, pool.first_seen(length))
+                stored = root.run(i, low, whole, sinks=pool.sinks)
+                fixed = int(pool.sinks > 0 and whole == 0)
+                branch.tables.append(PageTable(stored, whole, own, len(own) == places, fixed))
                 if rest:
                     pool.copy(root.page(i, whole), branch.page(i, whole), rest)
 
@@ -146,9 +148,11 @@ class Scheduler:
         size = self._size
         for pool, pages in zip(self.pools, self._pages, strict=True):
             if (needed := job.pages_needed(pool)) > pages:
+                # A window's pool grows with the sequences, up to the budget.
+                more = "--kv-memory" if pool.ring is None else "--kv-memory, --batch"
                 raise ValueError(
                     f"needs {needed * size} tokens of cache, the budget is {pages * size}; "
-                    "give it more (--kv-memory)"
+                    f"give it more ({more})"
                 )
         self.waiting.append(job)
 
@@ -171,7 +175,7 @@ class Scheduler:
         to be admitted, and as if it had just come, but for what it knows."""
         assert job.root.edge is not None
         self.remove(job)
-        job.spare, job.pinned = [], None
+        job.spare, job.pinned, job.stored = [], None, False
         edge = 2 * job.root.edge
         job.root.begin_anew(ntk_alpha(edge, self.trained_length), edge)
         self.waiting.appendleft(job)
@@ -250,23 +254,23 @@ class Scheduler:
             self.running.append(job)
 
     def _is_being_read(self, job: Job) -> bool:
-        """Whether a running prompt will soon store more of this one's beginning than is stored."""
-        ids, alpha = job.shareable, job.root.alpha
+        """Whether a running prompt will soon store more of this one's beginning than is stored,
+        and windows will not have let go of it by then."""
+        ids, alpha, block = job.shareable, job.root.alpha, self.prefixes.block
         reading = [
             other
             for other in self.running
             if other.reading and not other.stored and other.root.alpha == alpha
         ]
-        if self._rooms is None or not reading or len(ids) < self.prefixes.block:
+        if self._rooms is None or not reading or len(ids) < block:
             return False
-        wanted = ids[: self.prefixes.known(ids, alpha) + self.prefixes.block]
-        if len(wanted) % self.prefixes.block:
-            return False  # all its whole blocks are there
-        return any(
-            other.root.prompt[: len(wanted)] == wanted
-            and (other.root.shared is None or other.root.shared >= len(wanted))
-            for other in reading
-        )
+        more = self.prefixes.known(ids, alpha) + block
+        for other in reading:
+            end = len(other.kept) // block * block
+            least = max(more, self.prefixes.least(end))
+            if least <= min(end, len(ids)) and other.root.prompt[:least] == ids[:least]:
+                return True
+        return False
 
     def _make_room(self, job: Job) -> bool:
         """Give a job its pages beyond the prefix it finds stored; False if that cannot be."""
@@ -291,7 +295,8 @@ class Scheduler:
             taken = [pool.take() for _ in range(needed[i])]
             places = job.places(size) - whole
             own = pool.bounded(places)
-            table = PageTable(begin=whole, own=taken[:own], lasting=own == places)
+            fixed = int(pool.sinks > 0 and whole == 0)
+            table = PageTable(Run(), whole, taken[:own], own == places, fixed)
             if found is not None:
                 table.stored = found.runs[i]
             root.tables.append(table)

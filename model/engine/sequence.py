@@ -125,13 +125,13 @@ class Track:
 
     def lasts(self, pool: int, place: int) -> bool:
         """Whether that page will hold the same tokens for the whole life of the line."""
-        table = self.tables[pool]
         in_slot = self.slot is not None and place >= self.closed
-        return not in_slot and (table.lasting or place < table.begin)
+        return not in_slot and self.tables[pool].lasts(place)
 
-    def run(self, pool: int, low: int, high: int) -> Run:
-        """Its pages from place `low` up to `high`."""
-        return Run(low, tuple(self.page(pool, place) for place in range(low, high)))
+    def run(self, pool: int, low: int, high: int, *, sinks: int = 0) -> Run:
+        """Its pages from place `low` up to `high`, and the one of `sinks` first tokens."""
+        sink = self.page(pool, 0) if sinks and low > 0 else None
+        return Run(low, tuple(self.page(pool, place) for place in range(low, high)), sink)
 
     def stretches(self, start: int, length: int, pools: Sequence[PagePool]) -> Iterator[Stretch]:
         """The next tokens [start, start + length), cut where a page ends, with the pages of every
@@ -140,7 +140,10 @@ class Track:
         while start < end:
             place = start // size
             count = min(end, (place + 1) * size) - start
-            runs = (self.run(i, pool.first_seen(start), place + 1) for i, pool in enumerate(pools))
+            runs = (
+                self.run(i, pool.first_seen(start), place + 1, sinks=pool.sinks)
+                for i, pool in enumerate(pools)
+            )
             yield Stretch(count, start, tuple(runs))
             start += count
 

@@ -169,10 +169,11 @@ def flash_attn_kernel(
 
 
 def kernel_for(
-    device: torch.device, dtype: torch.dtype, *, batch_invariant: bool
+    device: torch.device, dtype: torch.dtype, *, batch_invariant: bool, sinks: bool = False
 ) -> tuple[str, Kernel | None]:
-    """The name and the kernel for a device; none where tiles are the way (PagedAttention)."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+    """The name and the kernel for a device; none where tiles are the way (PagedAttention), as
+    where windows leave the first tokens in sight: these kernels know of no such mask."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or sinks:
         return "tiles", None
     if not batch_invariant and importlib.util.find_spec("flash_attn"):
         return "flash-attn", flash_attn_kernel

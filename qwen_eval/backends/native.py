@@ -285,6 +285,7 @@ def _context(config: ModelConfig) -> dict[str, Any]:
         "logn": config.logn,
         "yarn": asdict(config.yarn) if config.yarn else None,
         "windows": list(config.windows),
+        "sinks": config.sinks,
     }
 
 

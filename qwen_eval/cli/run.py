@@ -192,7 +192,7 @@ def run_info(
     from qwen_eval.results import RunInfo
 
     switches = context_switches(options)
-    if {"window", "window_sizes"} & switches.keys():
+    if switches.get("window") or switches.get("window_sizes"):
         # In figures: a schedule of ours may change.
         switches["windows"] = model.get("detail", {}).get("windows")
     return RunInfo(

@@ -127,7 +127,13 @@ def test_context_switches_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     info = read_info(tmp_path / "switched")
     assert (info.settings["window_sizes"], info.settings["yarn"]) == ("16,full", 2.0)
     assert (info.model["detail"]["windows"], info.model["max_length"]) == ([16, None], 512)
+    assert info.settings["windows"] == [16, None]
     assert "settings.yarn is 2.0 there, None here" in refused(qwen_eval(*switched))
+    # The windows of a schedule are there in figures, so that another schedule is another run.
+    written = json.loads((tmp_path / "switched" / "run.json").read_text(encoding="utf-8"))
+    written["settings"]["windows"] = [8, None]
+    (tmp_path / "switched" / "run.json").write_text(json.dumps(written), encoding="utf-8")
+    assert "settings.windows is [8, None] there" in refused(qwen_eval(*switched, "--yarn", "2"))
     # A run without them has the settings, and so the folder, that it had before there were any.
     assert qwen_eval(*command, tmp_path / "plain").returncode == 0
     settings = read_info(tmp_path / "plain").settings

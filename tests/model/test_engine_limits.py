@@ -54,7 +54,7 @@ def users(engine: Engine, pool: int) -> dict[int, int]:
             count.update([] if track.slot is None else [track.slot])
     for root in scheduler.prefixes._roots.values():
         for node in root.below():
-            count.update(node.runs[pool].pages if node.runs else ())
+            count.update(node.runs[pool].held if node.runs else ())
     return dict(count)
 
 
@@ -214,6 +214,23 @@ def test_where_memory_runs_out_less_is_fed_at_a_time(
         assert_same(result, right)
     assert scarce.refused
     assert_books_are_right(engine)
+
+
+def test_where_memory_runs_out_no_more_is_fed_than_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What windows hold is measured for the budget of prompt tokens that there was at first."""
+    engine = Engine(toy(), token_budget=3, batch_invariant=False, drafts=False)
+    Scarce(monkeypatch, toy(), 8)
+    fed: list[int] = []
+    for n in range(12):
+        engine.submit(Generate(ids(1, n), Sampling(max_tokens=30)))
+    engine.submit(ScoreTokens(ids(40)))
+    while engine.pending:
+        before = engine.stats.prompt_tokens
+        engine.step()
+        fed.append(engine.stats.prompt_tokens - before)
+    assert max(fed) == 3
 
 
 def test_where_not_even_the_least_fits_the_error_is_the_memorys(

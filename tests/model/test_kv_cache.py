@@ -33,8 +33,9 @@ PAGE = 16
 BANDS = replace(
     CONFIG, num_layers=4, windows=(6, 20, 20, None), max_length=512, trained_length=48, ntk=False
 )
-CHUNKED = replace(BANDS, ntk=True, ntk_chunks=True)
-NOTHING_FULL = replace(BANDS, windows=(6, 6, 20, 33))
+SINKS = replace(BANDS, sinks=3)
+CHUNKED = replace(SINKS, ntk=True, ntk_chunks=True)
+NOTHING_FULL = replace(BANDS, windows=(6, 6, 20, 33), sinks=1)
 
 
 @st.composite
@@ -54,7 +55,7 @@ def long_requests(draw: st.DrawFn) -> EngineRequest:
 @settings(derandomize=True, max_examples=30, deadline=None)
 @given(
     work=st.lists(long_requests(), min_size=1, max_size=6),
-    config=st.sampled_from([BANDS, CHUNKED, NOTHING_FULL]),
+    config=st.sampled_from([BANDS, SINKS, CHUNKED, NOTHING_FULL]),
     max_sequences=st.integers(1, 4),
     token_budget=st.sampled_from([1, 7, 30, 512]),
     pages=st.integers(30, 60),
@@ -88,11 +89,12 @@ def test_any_workload_beyond_the_windows_gives_each_its_own_answer(
     assert [pool.free for pool in engine.pools] == free
 
 
+@pytest.mark.parametrize("config", [BANDS, SINKS])
 @pytest.mark.parametrize("chunk", [5, 64])
-def test_a_window_holds_no_more_however_long_the_text(chunk: int) -> None:
+def test_a_window_holds_no_more_however_long_the_text(config: ModelConfig, chunk: int) -> None:
     peaks = []
     for length in (100, 200, 400):
-        engine = Engine(toy(BANDS), token_budget=chunk, page_size=PAGE)
+        engine = Engine(toy(config), token_budget=chunk, page_size=PAGE)
         engine.submit(ScoreTokens(ids(length)))
         peak = [0, 0, 0]
         while engine.pending:
@@ -100,8 +102,9 @@ def test_a_window_holds_no_more_however_long_the_text(chunk: int) -> None:
             peak = [max(most, len(users(engine, i))) for i, most in enumerate(peak)]
         peaks.append(peak)
     assert [pool.window for pool in engine.pools] == [6, 20, None]
-    rings = [ring_pages(window, chunk, PAGE) for window in (6, 20)]
-    assert peaks == [[*rings, -(-(length - 1) // PAGE)] for length in (100, 200, 400)]
+    rings = [ring_pages(window, chunk, PAGE, config.sinks) for window in (6, 20)]
+    for pages, peak in zip((7, 13, 25), peaks, strict=True):
+        assert peak == [*(min(ring, pages) for ring in rings), pages]
 
 
 @given(
@@ -148,9 +151,30 @@ def test_windows_leave_the_budget_to_full_attention() -> None:
     assert full(BANDS) > 3 * full(replace(BANDS, windows=()))
 
 
-def test_a_prefix_is_taken_up_where_its_windows_are_kept_and_nowhere_else() -> None:
-    """One prompt of 100 tokens, of which 96 are for others; then ones that leave it earlier."""
+def test_one_sequence_at_a_time_has_room_for_branches_and_a_stored_prefix() -> None:
     model = toy(BANDS)
+    engine = Engine(model, max_sequences=1, page_size=PAGE, token_budget=64)
+    stem = ids(96)
+    branchy = ScoreContinuations(stem + ids(4), tuple(ids(20, n) for n in range(8)), shared=96)
+    for expected in (100, 4):
+        before = engine.stats.prompt_tokens
+        (result,) = engine.run([branchy])
+        assert_same(result, alone(model, branchy))
+        assert engine.stats.prompt_tokens - before == expected + 8 * 19
+    too_many = replace(branchy, continuations=tuple(ids(20, n) for n in range(20)))
+    with pytest.raises(ValueError, match=r"give it more \(--kv-memory, --batch\)"):
+        engine.submit(too_many)
+    wide = Engine(model, max_sequences=32, page_size=PAGE, token_budget=64)
+    (result,) = wide.run([too_many])
+    assert_same(result, alone(model, too_many))
+
+
+@pytest.mark.parametrize("config", [BANDS, SINKS])
+def test_a_prefix_is_taken_up_where_its_windows_are_kept_and_nowhere_else(
+    config: ModelConfig,
+) -> None:
+    """One prompt of 100 tokens, of which 96 are for others; then ones that leave it earlier."""
+    model = toy(config)
     engine = Engine(model, token_budget=10, page_size=PAGE)
     stem = ids(100)
 
@@ -179,6 +203,54 @@ def test_a_prefix_within_the_windows_is_taken_up_anywhere() -> None:
     (result,) = engine.run([request])
     assert_same(result, alone(toy(wide), request))
     assert engine.stats.prompt_tokens - before == 7
+
+
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(
+    windows=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    size=st.sampled_from([16, 48]),
+    shared=st.integers(16, 120),
+    token_budget=st.integers(1, 40),
+)
+def test_the_least_that_can_be_taken_of_a_prefix(
+    windows: tuple[int, int], size: int, shared: int, token_budget: int
+) -> None:
+    config = replace(BANDS, num_layers=3, windows=(*windows, None))
+    engine = Engine(toy(config), page_size=size, token_budget=token_budget)
+    prompt, end = ids(130), shared // 16 * 16
+    engine.run([Generate(prompt, Sampling(max_tokens=1), shared=shared)])
+    prefixes = engine._scheduler.prefixes
+    least = prefixes.least(end)
+    for length in range(16, end + 1, 16):
+        first_seen = [max(0, length - window + 1) // size for window in windows]
+        kept = [max(0, end - window + 1) // size for window in windows]
+        usable = all(seen >= first for seen, first in zip(first_seen, kept, strict=True))
+        assert usable == (length >= least)
+        assert prefixes.known(prompt[:length], 1.0) == (length if usable else 0)
+
+
+def test_nobody_waits_for_a_beginning_that_windows_let_go_of() -> None:
+    """Eight prompts of 116 tokens that begin alike, read 512 a step; then five tokens each."""
+    steps = []
+    for head in ((), ids(16)):
+        engine = Engine(toy(BANDS), page_size=PAGE, token_budget=512, max_sequences=8, drafts=False)
+        engine.run(
+            [Generate(head + ids(116 - len(head), n), Sampling(max_tokens=5)) for n in range(8)]
+        )
+        steps.append(engine.stats.steps)
+    assert steps == [6, 6]
+
+
+def test_prompts_begun_anew_are_shared_again() -> None:
+    """S is 128: every answer runs past it, and what is read again begins alike."""
+    config = replace(CHUNKED, trained_length=128)
+    engine = Engine(toy(config), page_size=PAGE, token_budget=64, drafts=False)
+    stem = ids(96)
+    work = [Generate(stem + ids(4, n), Sampling(max_tokens=32), shared=96) for n in range(5)]
+    for request, result in zip(work, engine.run(work), strict=True):
+        assert_same(result, alone(toy(config), request))
+    # The prompts, and with the next alpha the 129 tokens that there are by then.
+    assert engine.stats.prompt_tokens == 96 + 5 * 4 + 96 + 5 * (129 - 96)
 
 
 def test_what_lies_outside_a_window_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +286,9 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_same_bits_however_the_rings_turn(dtype: torch.dtype) -> None:
-    model = model_of(replace(LARGE, windows=(40, None)), dtype, fused=True)
+@pytest.mark.parametrize("sinks", [0, 4])
+def test_the_same_bits_however_the_rings_turn(dtype: torch.dtype, sinks: int) -> None:
+    model = model_of(replace(LARGE, windows=(40, None), sinks=sinks), dtype, fused=True)
     alone = answers(model, max_sequences=1, prefixes=False, drafts=False, page_size=32)
     for options in (
         {"max_sequences": 8},

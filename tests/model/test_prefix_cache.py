@@ -138,6 +138,14 @@ def test_no_room_stores_nothing_and_drops_nothing_in_use() -> None:
     assert store.read(node) == (1, 2, 3, 4)
 
 
+def test_what_could_never_be_kept_drops_nothing() -> None:
+    store = Store()
+    store.add((1, 2, 3, 4), room=2)
+    store.add((5, 6, 7, 8) * 3, room=2)
+    assert store.tree.known((5, 6, 7, 8), 1.0) == 0
+    assert store.tree.known((1, 2, 3, 4), 1.0) == 4
+
+
 def test_blocks_must_fill_a_page() -> None:
     with pytest.raises(ValueError, match="pages of 4 positions do not hold whole blocks of 3"):
         PrefixCache([Store().pool], block=3)
