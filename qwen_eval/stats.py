@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion. Raises ValueError for n < 1."""
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion; n may be an effective size. ValueError for n < 1."""
     if n < 1:
         raise ValueError("an interval needs at least one observation")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
