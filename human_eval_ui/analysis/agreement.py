@@ -179,10 +179,11 @@ def position_bias(
 
 
 def _lefts(sums: Array) -> Array:
-    """Both sides of a pair weigh alike, pairs by their votes; NaN where a side was not drawn."""
+    """Both sides of a pair weigh alike, and pairs by their votes; a pair of which a side was not
+    drawn tells nothing. NaN where none tells."""
     counts, lefts = np.moveaxis(sums.reshape(len(sums), 2, -1, 2), 1, 0)
+    weights = np.where(counts.all(axis=2), counts.sum(axis=2), 0.0)
+    means = (lefts / np.maximum(counts, 1.0)).mean(axis=2)
     with np.errstate(invalid="ignore"):
-        means = (lefts / counts).mean(axis=2)
-    weights = counts.sum(axis=2)
-    found: Array = (means * weights).sum(axis=1) / weights.sum(axis=1)
+        found: Array = (means * weights).sum(axis=1) / weights.sum(axis=1)
     return found

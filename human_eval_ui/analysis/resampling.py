@@ -34,7 +34,8 @@ def resampled_sums(sums: Array, seed: int) -> Array:
     rows = max(_CHUNK // n, 1)
     for start in range(0, RESAMPLES, rows):
         some = found[start : start + rows]
-        some[:] = random.multinomial(n, np.full(n, 1 / n), len(some)) @ sums
+        drawn = random.multinomial(n, np.full(n, 1 / n), len(some))
+        some[:] = drawn.astype(np.float64) @ sums
     return found
 
 

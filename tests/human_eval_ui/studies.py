@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -78,8 +79,9 @@ def davidson(
                     tilt = (lengths[left] - lengths[right]) / (lengths[left] + lengths[right])
                     ahead = strengths[left] - strengths[right] + side + length * tilt
                     ahead += shift if left == one else -shift
-                    weights = np.exp([ahead / 2, ties, -ahead / 2])
-                    said = int(random.choice(3, p=weights / weights.sum())) - 1
+                    wins, even = math.exp(ahead / 2), math.exp(ties)
+                    at_random = random.random() * (wins + even + 1 / wins)
+                    said = (at_random > wins) + (at_random > wins + even) - 1
                     found.append(
                         Vote(
                             item=f"i{i:03}",
