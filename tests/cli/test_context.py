@@ -278,6 +278,7 @@ def test_an_interrupted_table_goes_on_to_the_same_one(home: Path, tmp_path: Path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     journal = out / "ntk" / "samples.jsonl"
     deadline = time.monotonic() + 240
