@@ -170,6 +170,11 @@ class PagePool:
         low = self.first_seen(position)
         return [0] * bool(self.sinks and low) + list(range(low, -(-position // self.size)))
 
+    def table(self, stored: Run, begin: int, own: list[int], places: int) -> PageTable:
+        """The table of a sequence whose own pages have so many places to fill from `begin` on."""
+        fixed = int(self.sinks > 0 and begin == 0)
+        return PageTable(stored, begin, own, len(own) == places, fixed)
+
     def bounded(self, pages: int) -> int:
         """How many pages of its own a sequence holds that fills so many in turn."""
         return pages if self.ring is None else min(pages, self.ring)

@@ -159,19 +159,19 @@ class PrefixCache:
                 return None
         runs = []
         for i, (pool, found) in enumerate(zip(self._pools, wanted, strict=True)):
-            low, copies = pool.first_seen(end), list[int]()
-            for place, page in zip(pool.seen_places(end), found, strict=True):
-                if page is None:
-                    copies.append(pool.take())
-                    pool.copy(track.page(i, place), copies[-1], self._size)
-            fresh = iter(copies)
-            held = tuple(next(fresh) if page is None else page for page in found)
-            sink = held[0] if pool.sinks and low else None
-            kept = held if sink is None else held[1:]
-            runs.append(self._hold(i, Run(low, kept, sink)))
-            for page in copies:
-                pool.give_back(page)
+            held = tuple(
+                self._copied(pool, track.page(i, place)) if page is None else pool.share(page)
+                for place, page in zip(pool.seen_places(end), found, strict=True)
+            )
+            self._held[i].update(held)
+            low = pool.first_seen(end)
+            runs.append(Run(low, held[1:], held[0]) if pool.sinks and low else Run(low, held))
         return tuple(runs)
+
+    def _copied(self, pool: PagePool, page: int) -> int:
+        taken = pool.take()
+        pool.copy(page, taken, self._size)
+        return taken
 
     def _whole(self, above: Node, pool: int, place: int, track: Track) -> int | None:
         """A page that holds the prompt's keys at a place for good, None where there is none."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..rope import ntk_alpha
-from .pages import PagePool, PageTable, Run
+from .pages import PagePool, Run
 from .prefix_cache import Node, PrefixCache
 from .sequence import AnyTrack, GeneratingTrack, Ids, Piece, PromptTrack, ScoringTrack
 
@@ -97,8 +97,7 @@ class Job:
                 own = [self.spare[i].pop() for _ in range(pool.bounded(places))]
                 low = min(whole, pool.first_seen(length))
                 stored = root.run(i, low, whole, sinks=pool.sinks)
-                fixed = int(pool.sinks > 0 and whole == 0)
-                branch.tables.append(PageTable(stored, whole, own, len(own) == places, fixed))
+                branch.tables.append(pool.table(stored, whole, own, places))
                 if rest:
                     pool.copy(root.page(i, whole), branch.page(i, whole), rest)
 
@@ -295,11 +294,8 @@ class Scheduler:
             taken = [pool.take() for _ in range(needed[i])]
             places = job.places(size) - whole
             own = pool.bounded(places)
-            fixed = int(pool.sinks > 0 and whole == 0)
-            table = PageTable(Run(), whole, taken[:own], own == places, fixed)
-            if found is not None:
-                table.stored = found.runs[i]
-            root.tables.append(table)
+            stored = Run() if found is None else found.runs[i]
+            root.tables.append(pool.table(stored, whole, taken[:own], places))
             job.spare.append(taken[own:])
         if isinstance(root, GeneratingTrack):
             slots = {pool.slot() for pool in self.pools}
