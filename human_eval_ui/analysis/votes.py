@@ -45,7 +45,7 @@ class Vote:
     @property
     def unit(self) -> Unit:
         """The item and its two systems, whichever side they stood on."""
-        return self.item, *sorted((self.left, self.right))  # type: ignore[return-value]
+        return self.item, min(self.left, self.right), max(self.left, self.right)
 
     def choice_for(self, system: str) -> int:
         """The choice as seen by one of the two: 2 where its answer is much better."""

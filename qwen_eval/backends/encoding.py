@@ -9,11 +9,15 @@ two parts there, and the part that samples share is encoded once. Tokenizers tha
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
+from qwen_eval.types import CountRequest, PerplexityRequest, Response
+
 _CUT = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")
+_TEXTS = 128  # texts whose ids are kept: a book is read in many parts
 _TAIL = 300  # characters searched for a cut; one is nearly always found within a few words
 
 
@@ -34,6 +38,16 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._stable = lru_cache(maxsize=4096)(self._encode_stable)
         self.length = lru_cache(maxsize=4096)(self._length)
+        self._text_ids = lru_cache(_TEXTS)(lambda text: array("i", tokenizer.encode(text)))
+
+    def part(self, request: PerplexityRequest) -> array[int]:
+        """The ids of the part of a text that is to be read; the whole text is encoded once."""
+        end = None if request.length is None else request.first + request.length
+        return self._text_ids(request.text)[request.first : end]
+
+    def count(self, request: CountRequest) -> Response:
+        """How many ids each text has."""
+        return Response(token_counts=tuple(len(self._text_ids(text)) for text in request.texts))
 
     def encode(self, prefix: str, text: str) -> list[int]:
         """Ids of prefix + text."""

@@ -6,9 +6,7 @@ they meet the vocabulary. Weights are read from safetensors and no code of the c
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,6 @@ from qwen_eval.types import (
 )
 
 DEFAULT_BATCH = 8
-TEXTS = 128  # texts whose ids are kept: a book is read in many parts
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": "auto"}
 
 
@@ -54,9 +51,7 @@ class HfBackend(QueuedBackend):
     def __init__(self, model: Any, tokenizer: Any, info: BackendInfo, batch: int) -> None:
         super().__init__(info, batch)
         self._model, self._tokenizer = model, tokenizer
-        encoder = _Encoder(tokenizer)
-        self._encoder = PromptEncoder(encoder)
-        self._text_ids = lru_cache(TEXTS)(lambda text: array("i", encoder.encode(text)))
+        self._encoder = PromptEncoder(_Encoder(tokenizer))
         plain = tokenizer.encode("a", add_special_tokens=False)
         framed = tokenizer.encode("a")
         self._begin: list[int] = framed[:1] if framed[:1] != plain[:1] else []
@@ -104,7 +99,7 @@ class HfBackend(QueuedBackend):
         if isinstance(requests[0], LoglikelihoodRequest):
             return self._score([r for r in requests if isinstance(r, LoglikelihoodRequest)])
         if isinstance(requests[0], CountRequest):
-            return [self._count(r) for r in requests if isinstance(r, CountRequest)]
+            return [self._encoder.count(r) for r in requests if isinstance(r, CountRequest)]
         return [self._perplexity(r) for r in requests if isinstance(r, PerplexityRequest)]
 
     def _score(self, requests: list[LoglikelihoodRequest]) -> list[Response]:
@@ -141,13 +136,9 @@ class HfBackend(QueuedBackend):
             )
         return answers
 
-    def _count(self, request: CountRequest) -> Response:
-        return Response(token_counts=tuple(len(self._text_ids(text)) for text in request.texts))
-
     def _perplexity(self, request: PerplexityRequest) -> Response:
         start = self._begin or [_start_id(self._tokenizer)]
-        end = None if request.length is None else request.first + request.length
-        ids = [*start, *self._text_ids(request.text)[request.first : end]]
+        ids = [*start, *self._encoder.part(request)]
         if len(ids) > self._info.max_length:
             raise ValueError(f"{len(ids)} tokens, over the model's {self._info.max_length}")
         row = self._last_rows([tuple(ids)], len(ids))[0][:-1]

@@ -6,10 +6,8 @@ predicate of stop strings, cuts what does not fit the context and says so.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,6 @@ from qwen_eval.types import (
 )
 
 DEFAULT_BATCH = 32
-TEXTS = 128  # texts whose ids are kept: a book is read in many parts
 
 
 class NativeBackend:
@@ -60,7 +57,6 @@ class NativeBackend:
         self._encoder = PromptEncoder(tokenizer)
         self._asked: dict[int, tuple[ModelRequest, int, bool]] = {}
         self._engine_ids: dict[int, int] = {}
-        self._text_ids = lru_cache(TEXTS)(lambda text: array("i", tokenizer.encode(text)))
         self._ready: list[tuple[int, Response]] = []
         self._next_id = 0
 
@@ -155,20 +151,16 @@ class NativeBackend:
     def _at_once(self, request: ModelRequest) -> Response | None:
         """The answer to what needs no model: counting, and reading where no token is."""
         if isinstance(request, CountRequest):
-            return Response(token_counts=tuple(len(self._text_ids(t)) for t in request.texts))
-        if isinstance(request, PerplexityRequest) and len(self._read_ids(request)) == 1:
+            return self._encoder.count(request)
+        if isinstance(request, PerplexityRequest) and not self._encoder.part(request):
             return Response(prompt_tokens=1)
         return None
-
-    def _read_ids(self, request: PerplexityRequest) -> list[int]:
-        end = None if request.length is None else request.first + request.length
-        return [self.tokenizer.start_id, *self._text_ids(request.text)[request.first : end]]
 
     def _submit(self, request: ModelRequest) -> tuple[int, int, bool]:
         assert not isinstance(request, CountRequest)
         limit = self.engine.config.max_length
         if isinstance(request, PerplexityRequest):
-            ids = self._read_ids(request)
+            ids = [self.tokenizer.start_id, *self._encoder.part(request)]
             return self.engine.submit(ScoreTokens(tuple(ids))), len(ids), False
         if isinstance(request, LoglikelihoodRequest):
             prompt, options = self._encode_options(request)

@@ -94,9 +94,14 @@ def test_a_judge_that_knows_and_one_that_guesses() -> None:
     knows, guesses = (judge_agreement(_judged(humans, 5, right), humans) for right in (1.0, 0.0))
     assert knows is not None
     assert guesses is not None
-    assert knows.same.value == knows.kappa.value == 1  # type: ignore[union-attr]
-    assert knows.beside.low > 0 > guesses.beside.high  # type: ignore[union-attr]
-    assert guesses.kappa.low < 0 < guesses.kappa.high  # type: ignore[union-attr]
+    assert knows.same is not None
+    assert knows.kappa is not None
+    assert knows.same.value == knows.kappa.value == 1
+    assert knows.beside is not None
+    assert guesses.beside is not None
+    assert guesses.kappa is not None
+    assert knows.beside.low > 0 > guesses.beside.high
+    assert guesses.kappa.low < 0 < guesses.kappa.high
 
 
 def test_sides_order_and_repetition_change_nothing() -> None:

@@ -27,7 +27,7 @@ from qwen_eval.model.engine.pages import page_bytes
 from tests.model.test_engine_limits import assert_books_are_right, users
 from tests.model.test_invariance import SHAPE as LARGE
 from tests.model.test_invariance import answers, model_of
-from tests.model.toy_engine import CONFIG, alone, assert_same, drive, ids, toy
+from tests.model.toy_engine import CONFIG, alone, assert_same, continuations, drive, ids, toy
 
 PAGE = 16
 BANDS = replace(
@@ -306,9 +306,11 @@ def test_chunks_are_read_with_the_alpha_of_their_own_length() -> None:
     text = ids(60, seed=random.Random(0).randrange(100))
     chunked = Engine(toy(config))
     (ours,) = chunked.run([ScoreTokens(text)])
+    assert isinstance(ours, tuple)
     whole = Engine(toy(replace(config, ntk_chunks=False)))
     for end in (2, 8, 9, 16, 17, 33, 60):
         (expected,) = whole.run([ScoreContinuations(text[: end - 1], (text[end - 1 : end],))])
-        assert ours[end - 2] == pytest.approx(expected[0].logprobs[0], abs=1e-6)  # type: ignore
+        (score,) = continuations(expected)
+        assert ours[end - 2] == pytest.approx(score.logprobs[0], abs=1e-6)
     # S is 8: 8, 16 and 32 tokens are read again with the next alpha.
     assert chunked.stats.prompt_tokens == 8 + 16 + 32 + 59
