@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from qwen_eval import __version__
 from qwen_eval.cli import (
+    annotate,
     chat,
     compare,
     context,
@@ -69,6 +70,7 @@ app.add_typer(train.app, name="train")
 app.command("convert")(convert.command)
 app.command("perf")(perf.command)
 app.command("chat")(chat.command)
+app.add_typer(annotate.app, name="annotate")
 
 
 def main() -> None:

@@ -1,0 +1,110 @@
+"""The script that Streamlit runs for every visitor: who it is, and which pages they may see.
+
+Streamlit runs it as a program of its own and not as part of the package, so its imports are
+absolute. It is started by `qwen-eval annotate`, which opens the study first (serving.py).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from qwen_eval.human_eval_ui import serving
+from qwen_eval.human_eval_ui.views import compare, disputes, look, progress, results
+from qwen_eval.human_eval_ui.views.compare import Desk
+from qwen_eval.human_eval_ui.views.words import LANGUAGES, Language, say
+from qwen_eval.human_eval_ui.store import access
+from qwen_eval.human_eval_ui.store.access import Person
+from qwen_eval.human_eval_ui.store.store import StoreError
+
+
+def main() -> None:
+    """One visit."""
+    st.set_page_config(page_title="qwen-eval", page_icon="⚖", layout="wide")
+    look.put_style()
+    served = serving.current()
+    if served is None:
+        st.error("Start this page with `qwen-eval annotate serve STUDY`.")
+        return
+    language = _language()
+    try:
+        person = _person(served)
+    except StoreError as error:
+        st.error(say("unreachable", language, why=error))
+        return
+    if person is None:
+        _outside(language)
+        _foot(served, None, language)
+        return
+    desk = Desk(served.store, person, language)
+    pages = [
+        st.Page(partial(page, desk), title=say(f"page_{name}", language), url_path=name)
+        for name, page in (
+            ("compare", compare.page),
+            ("progress", progress.page),
+            ("disputes", disputes.page),
+            ("results", results.page),
+        )
+        if name == "compare" or person.role != "annotator"
+        if name != "compare" or person.role == "annotator" or served.alone
+    ]
+    st.navigation(pages, position="top" if len(pages) > 1 else "hidden").run()
+    _foot(served, person, language)
+
+
+def _language() -> Language:
+    """As chosen at the foot of the page; before that, the browser's."""
+    english = (st.context.locale or "zh").lower().startswith("en")
+    found: Language = st.session_state.setdefault("language", "en" if english else "zh")
+    return found
+
+
+def _foot(served: serving.Served, person: Person | None, language: Language) -> None:
+    st.divider()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.segmented_control(
+            "语言 / Language",
+            list(LANGUAGES),
+            format_func=lambda name: LANGUAGES[name],
+            key="language",
+            label_visibility="collapsed",
+            required=True,
+        )
+        if person is not None:
+            st.caption(say("hello", language, name=person.name))
+            _sign_out(served, language)
+
+
+def _person(served: serving.Served) -> Person | None:
+    if served.alone is not None:
+        return served.alone
+    email = None
+    if st.user.get("is_logged_in") and st.user.get("email_verified", False):
+        email = str(st.user.get("email") or "") or None
+    return access.who(served.store, st.context.cookies.get(serving.COOKIE), email)
+
+
+def _outside(language: Language) -> None:
+    st.title(say("title", language))
+    st.info(say("sign_in", language))
+    if not serving.has_login():
+        return
+    if st.user.get("is_logged_in"):
+        st.warning(say("stranger", language, email=st.user.get("email", "?")))
+        st.button(say("sign_out", language), on_click=st.logout)
+    else:
+        st.button(say("log_in", language), on_click=st.login)
+
+
+def _sign_out(served: serving.Served, language: Language) -> None:
+    if served.alone is None and st.button(say("sign_out", language)):
+        session = st.context.cookies.get(serving.COOKIE)
+        if session:
+            access.leave(served.store, session)
+        if serving.has_login() and st.user.get("is_logged_in"):
+            st.logout()
+        st.rerun()
+
+
+main()

@@ -1,0 +1,118 @@
+"""Votes as the analysis wants them: rows with systems and sides, controls apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from ..analysis.votes import Vote, sign
+from .assigning import Assignment, answer_of, assignment_from
+from .store import Store
+from .tables import ADJUDICATION, ANNOTATOR, ASSIGNMENT, EVENT, VOTE
+
+IDLE = 600.0  # nobody reads for longer: what is beyond was a pause
+
+
+@dataclass(frozen=True)
+class Control:
+    """How an annotator met a control: of two answers, one damaged, they chose the sound one; of a
+    pair seen twice, they said the same with its sides exchanged."""
+
+    annotator: str
+    kind: str
+    passed: bool
+
+
+def votes_of(store: Store) -> list[Vote]:
+    """All votes on regular pairs, the earliest first."""
+    return [_vote(store, row) for row in _rows(store) if row.kind == "regular"]
+
+
+def comments_of(store: Store) -> list[dict[str, Any]]:
+    """What was written beside votes, with the pair it was written of."""
+    return [
+        {"annotator": row.annotator, "item": store.pairs[row.pair].item, "pair": row.pair}
+        | {"comment": row.comment}
+        for row in _rows(store)
+        if row.comment
+    ]
+
+
+def controls_of(store: Store) -> list[Control]:
+    """All controls that were voted on. A repetition passes where the same side wins, or a tie is a
+    tie again."""
+    first: dict[tuple[str, str], int] = {}
+    found = []
+    for row in _rows(store):
+        outcome = _outcome(row)
+        if row.kind == "regular":
+            first[row.annotator, row.pair] = outcome
+        elif row.kind == "gold":
+            found.append(Control(row.annotator, "gold", outcome < 0))  # the second is damaged
+        elif (row.annotator, row.pair) in first:
+            same = first[row.annotator, row.pair] == outcome
+            found.append(Control(row.annotator, "repeat", same))
+    return found
+
+
+def people(store: Store) -> dict[str, str]:
+    """Names by id, of all who were ever invited."""
+    with store.reading() as connection:
+        found = connection.execute(select(ANNOTATOR.c.id, ANNOTATOR.c.name))
+        return {row.id: row.name for row in found}
+
+
+def events_of(store: Store) -> Iterator[dict[str, Any]]:
+    """Everything that happened, in its order."""
+    with store.reading() as connection:
+        for row in connection.execute(select(EVENT).order_by(EVENT.c.id)):
+            yield {"at": row.at, "who": row.who, "kind": row.kind} | json.loads(row.detail)
+
+
+def adjudications_of(store: Store) -> dict[str, int]:
+    """By pair what the owner decided: from -2, its first answer is much better, to 2."""
+    with store.reading() as connection:
+        found = connection.execute(select(ADJUDICATION))
+        return {row.pair: row.choice for row in found}
+
+
+def _rows(store: Store) -> list[Any]:
+    with store.reading() as connection:
+        return list(
+            connection.execute(
+                select(ASSIGNMENT, VOTE).join(VOTE).order_by(VOTE.c.created, ASSIGNMENT.c.position)
+            )
+        )
+
+
+def _outcome(row: Any) -> int:
+    """1 where the second of the pair won, -1 where the first did."""
+    return sign(-row.choice if row.swapped else row.choice)
+
+
+def _vote(store: Store, row: Any) -> Vote:
+    assignment: Assignment = assignment_from(row)
+    pair = store.pairs[assignment.pair]
+    both = pair.first, pair.second
+    left, right = reversed(both) if assignment.swapped else both
+    first, second = (answer_of(store, pair, system) for system in (left, right))
+    return Vote(
+        item=pair.item,
+        category=store.study.items[pair.item].category,
+        annotator=row.annotator,
+        left=left,
+        right=right,
+        choice=row.choice,
+        both_bad=row.both_bad,
+        tags=tuple(json.loads(row.tags)),
+        masked=bool(first.masked or second.masked),
+        left_length=first.length,
+        right_length=second.length,
+        left_markdown=first.markdown,
+        right_markdown=second.markdown,
+        seconds=min(row.seconds - row.hidden, IDLE),
+    )

@@ -1,0 +1,140 @@
+"""A vote, a skip, and taking the last one back.
+
+Each names the assignment that it was meant for, so a second press of a key, a second tab or an old
+page can never vote on what comes next. Knows nothing of pages.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from qwen_eval import __version__
+from qwen_eval.errors import UserError
+
+from ..analysis.votes import MOST
+from .store import Store, state_of
+from .tables import ANNOTATOR, ASSIGNMENT, VOTE
+
+Tag = Literal["factual", "instructions", "language", "unsafe", "format"]
+TAGS: tuple[Tag, ...] = get_args(Tag)
+Outcome = Literal["kept", "already", "early", "not yours", "paused", "closed"]
+LONGEST = 4000  # characters of a comment that are kept
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What an annotator says of an assignment. `choice` from -2, the left answer is much better, to
+    2; `hidden`: seconds that the page was out of sight, `lost` times."""
+
+    choice: int
+    both_bad: bool = False
+    tags: tuple[str, ...] = ()
+    comment: str = ""
+    hidden: float = 0.0
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        if abs(self.choice) > MOST or set(self.tags) - set(TAGS):
+            raise UserError(f"no such vote: {self.choice} with tags {', '.join(self.tags)}")
+
+
+def cast(store: Store, annotator: str, assignment: str, ballot: Ballot) -> Outcome:
+    """Keep a vote; `kept` is said when it is on disk. Any other outcome changes nothing: it was
+    voted or skipped `already`, too `early` to have been read, somebody else's, or the study does
+    not run. Raises StoreError.
+    """
+    with store.writing() as connection:
+        row, refused = _open(store, connection, annotator, assignment)
+        if refused:
+            return refused
+        seconds = store.now() - row.shown
+        if seconds < store.study.spec.dwell:
+            return "early"
+        connection.execute(
+            insert(VOTE).values(
+                assignment=assignment,
+                choice=ballot.choice,
+                both_bad=ballot.both_bad,
+                tags=json.dumps([tag for tag in TAGS if tag in ballot.tags]),
+                comment=_storable(ballot.comment)[:LONGEST],
+                seconds=seconds,
+                hidden=min(max(ballot.hidden, 0.0), seconds),
+                lost=max(ballot.lost, 0),
+                version=__version__,
+                created=store.now(),
+            )
+        )
+        _set(connection, assignment, state="voted")
+        return "kept"
+
+
+def skip(store: Store, annotator: str, assignment: str, reason: str) -> Outcome:
+    """Give an assignment back for good, with the reason; others may still vote on its pair. Raises
+    StoreError, and UserError without a reason."""
+    if not reason.strip():
+        raise UserError("a skip needs a reason")
+    with store.writing() as connection:
+        _, refused = _open(store, connection, annotator, assignment)
+        if refused:
+            return refused
+        reason = _storable(reason)[:LONGEST]
+        _set(connection, assignment, state="skipped", reason=reason)
+        store.log(connection, annotator, "skipped", assignment=assignment, reason=reason)
+        return "kept"
+
+
+def undo(store: Store, annotator: str) -> str | None:
+    """Take the annotator's last vote or skip back: it is what they compare next. The vote is kept
+    among the events. Gives the assignment; None where there is nothing to take back, or the study
+    does not run. Raises StoreError.
+    """
+    with store.writing() as connection:
+        if state_of(connection) != "open" or not _active(connection, annotator):
+            return None
+        last = connection.execute(
+            select(ASSIGNMENT.c.id, ASSIGNMENT.c.state)
+            .where(ASSIGNMENT.c.annotator == annotator)
+            .where(ASSIGNMENT.c.state.in_(("voted", "skipped")))
+            .order_by(ASSIGNMENT.c.position.desc())
+            .limit(1)
+        ).one_or_none()
+        if last is None:
+            return None
+        old = connection.execute(
+            select(VOTE).where(VOTE.c.assignment == last.id)
+        ).mappings().one_or_none()  # fmt: skip
+        store.log(connection, annotator, "undone", assignment=last.id, vote=dict(old or {}))
+        connection.execute(delete(VOTE).where(VOTE.c.assignment == last.id))
+        lease = store.now() + store.study.spec.lease
+        _set(connection, last.id, state="open", reason=None, leased=lease)
+        return str(last.id)
+
+
+def _open(
+    store: Store, connection: Connection, annotator: str, assignment: str
+) -> tuple[Any, Outcome | None]:
+    state = state_of(connection)
+    if state != "open":
+        return None, "paused" if state == "paused" else "closed"
+    row = connection.execute(select(ASSIGNMENT).where(ASSIGNMENT.c.id == assignment)).one_or_none()
+    if row is None or row.annotator != annotator or not _active(connection, annotator):
+        return None, "not yours"
+    return (row, None) if row.state == "open" else (None, "already")
+
+
+def _active(connection: Connection, annotator: str) -> bool:
+    found = select(ANNOTATOR.c.active).where(ANNOTATOR.c.id == annotator)
+    return bool(connection.execute(found).scalar_one_or_none())
+
+
+def _set(connection: Connection, assignment: str, **values: Any) -> None:
+    connection.execute(update(ASSIGNMENT).where(ASSIGNMENT.c.id == assignment).values(values))
+
+
+def _storable(text: str) -> str:
+    """Without what a database cannot hold: NUL, and half characters."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

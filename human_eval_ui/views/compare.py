@@ -1,0 +1,233 @@
+"""The annotator's page: two answers side by side, one key for a vote.
+
+What a button does names the assignment that it was drawn for, so a press that comes late, twice or
+from another tab cannot vote on the next pair (store/voting.py). Tags and the like are drafts until
+then, kept by assignment so that taking a vote back brings them back as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from qwen_eval.human_eval_ui.views import look, sight
+from qwen_eval.human_eval_ui.views.words import Language, category, say
+from qwen_eval.human_eval_ui.store import assigning, voting
+from qwen_eval.human_eval_ui.store.access import Person
+from qwen_eval.human_eval_ui.store.assigning import Assignment, Task
+from qwen_eval.human_eval_ui.store.store import Store, StoreError
+from qwen_eval.human_eval_ui.store.voting import TAGS, Ballot
+
+CHOICES = (-2, -1, 0, 1, 2)
+SKIPS = ("skip_unclear", "skip_unable", "skip_broken", "skip_known")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Who compares, where, in which language."""
+
+    store: Store
+    person: Person
+    language: Language
+
+    def say(self, key: str, **values: object) -> str:
+        """A sentence in the person's language."""
+        return say(key, self.language, **values)
+
+
+def page(desk: Desk) -> None:
+    """The whole page."""
+    _compare(desk)
+
+
+@st.fragment
+def _compare(desk: Desk) -> None:
+    try:
+        current = _current(desk)
+        if not isinstance(current, Assignment):
+            _notice()
+            st.info(desk.say(f"idle_{current}"))
+            _below(desk, None)
+            return
+        done, total = st.session_state["progress"]
+        task = assigning.task_of(desk.store, current)
+        _comparison(desk, task, done, total)
+    except StoreError as error:
+        st.error(desk.say("unreachable", why=error))
+        st.button(desk.say("again"))
+
+
+def _current(desk: Desk) -> Assignment | assigning.Idle:
+    """What is on the page; asked of the store anew after every vote, and where there is nothing."""
+    current = st.session_state.get("current")
+    if not isinstance(current, Assignment):
+        current = assigning.next_assignment(desk.store, desk.person.id)
+        st.session_state["current"] = current
+        st.session_state["progress"] = assigning.own_progress(desk.store, desk.person.id)
+    found: Assignment | assigning.Idle = current
+    return found
+
+
+def _comparison(desk: Desk, task: Task, done: int, total: int) -> None:
+    st.progress(done / total if total else 1.0, desk.say("done_of", done=done, total=total))
+    with st.container(key="asked"):
+        st.caption(f"{desk.say('instruction')} · {category(task.category, desk.language)}")
+        look.put_instruction(task.text)
+    _notice()
+    look.put_answers(task.left, task.right, desk.language)
+    with st.container(key="choices"):
+        for column, choice in zip(st.columns(5), CHOICES, strict=True):
+            column.button(
+                desk.say(f"choice_{choice}"),
+                key=f"{task.assignment}:{choice}",
+                shortcut=str(choice + 3),
+                on_click=_vote,
+                args=(desk, task.assignment, choice),
+                width="stretch",
+            )
+    _draft(desk, task.assignment)
+    _below(desk, task)
+    sight.away(task.assignment)
+
+
+def _draft(desk: Desk, assignment: str) -> None:
+    """What may be said beside the choice, before it."""
+    old: Ballot = _drafts().get(assignment, Ballot(0))
+    left, middle, right = st.columns([2, 5, 4], vertical_alignment="bottom")
+    left.button(
+        ("☑ " if old.both_bad else "☐ ") + desk.say("both_bad"),
+        key=f"{assignment}:bad",
+        shortcut="N",
+        on_click=_toggle,
+        args=(assignment,),
+        width="stretch",
+    )
+    middle.pills(
+        desk.say("tags"),
+        TAGS,
+        selection_mode="multi",
+        default=old.tags,
+        format_func=lambda tag: desk.say(f"tag_{tag}"),
+        key=f"{assignment}:tags",
+        wrap=True,
+    )
+    right.text_input(
+        desk.say("comment"),
+        value=old.comment,
+        max_chars=voting.LONGEST,
+        placeholder=desk.say("comment_hint"),
+        key=f"{assignment}:comment",
+    )
+
+
+def _below(desk: Desk, task: Task | None) -> None:
+    left, middle, right = st.columns([2, 2, 7], vertical_alignment="center")
+    left.button(
+        desk.say("undo"),
+        key="undo",
+        shortcut="U",
+        on_click=_undo,
+        args=(desk,),
+        width="stretch",
+        icon=":material/undo:",
+    )
+    if task is None:
+        middle.button(desk.say("again"), key="again", on_click=_forget, width="stretch")
+        return
+    middle.button(
+        desk.say("skip"),
+        key=f"{task.assignment}:skip",
+        shortcut="S",
+        on_click=_ask_why,
+        args=(task.assignment,),
+        width="stretch",
+        icon=":material/skip_next:",
+    )
+    right.caption(desk.say("keys"))
+    if st.session_state.get("skipping") == task.assignment:
+        with st.container(border=True, key="skipping_box"):
+            st.write(desk.say("skip_why"))
+            for column, reason in zip(st.columns(len(SKIPS) + 1), (*SKIPS, "back"), strict=True):
+                column.button(
+                    desk.say(reason),
+                    key=f"{task.assignment}:{reason}",
+                    on_click=_skip,
+                    args=(desk, task.assignment, reason),
+                    width="stretch",
+                )
+    if task.points:
+        with st.expander(desk.say("points")):
+            look.put_points(task.points)
+            if task.answer:
+                look.put_instruction(desk.say("right_answer", answer=task.answer))
+
+
+def _vote(desk: Desk, assignment: str, choice: int) -> None:
+    old = _drafts().get(assignment, Ballot(0))
+    hidden, lost = st.session_state.get("away", {}).get(assignment, (0.0, 0))
+    tags = tuple(st.session_state.get(f"{assignment}:tags") or ())
+    comment = st.session_state.get(f"{assignment}:comment") or ""
+    ballot = Ballot(choice, old.both_bad, tags, comment, hidden, lost)
+    _drafts()[assignment] = ballot
+    try:
+        outcome = voting.cast(desk.store, desk.person.id, assignment, ballot)
+    except StoreError as error:
+        st.session_state["notice"] = "error", desk.say("trouble", why=error)
+        return
+    if outcome != "kept":
+        st.session_state["notice"] = "warning", desk.say(f"outcome_{outcome}")
+    if outcome != "early":
+        _forget()
+
+
+def _skip(desk: Desk, assignment: str, reason: str) -> None:
+    st.session_state.pop("skipping", None)
+    if reason == "back":
+        return
+    try:
+        outcome = voting.skip(desk.store, desk.person.id, assignment, reason.removeprefix("skip_"))
+    except StoreError as error:
+        st.session_state["notice"] = "error", desk.say("trouble", why=error)
+        return
+    if outcome != "kept":
+        st.session_state["notice"] = "warning", desk.say(f"outcome_{outcome}")
+    _forget()
+
+
+def _undo(desk: Desk) -> None:
+    try:
+        undone = voting.undo(desk.store, desk.person.id)
+    except StoreError as error:
+        st.session_state["notice"] = "error", desk.say("trouble", why=error)
+        return
+    st.session_state["notice"] = "info", desk.say("undone" if undone else "nothing_to_undo")
+    if undone:
+        _forget()
+
+
+def _toggle(assignment: str) -> None:
+    old = _drafts().get(assignment, Ballot(0))
+    tags = tuple(st.session_state.get(f"{assignment}:tags") or ())
+    comment = st.session_state.get(f"{assignment}:comment") or ""
+    _drafts()[assignment] = Ballot(0, not old.both_bad, tags, comment)
+
+
+def _ask_why(assignment: str) -> None:
+    st.session_state["skipping"] = assignment
+
+
+def _forget() -> None:
+    """The store is asked what comes next."""
+    st.session_state.pop("current", None)
+
+
+def _drafts() -> dict[str, Ballot]:
+    found: dict[str, Ballot] = st.session_state.setdefault("drafts", {})
+    return found
+
+
+def _notice() -> None:
+    kind, text = st.session_state.pop("notice", ("", ""))
+    if kind:
+        getattr(st, kind)(text)
