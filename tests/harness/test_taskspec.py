@@ -144,6 +144,36 @@ def test_a_needle_is_hidden_in_one_thing(
 
 
 @pytest.mark.parametrize(
+    ("solver", "keys", "named"),
+    [
+        ("generate", {"system": "Be brief."}, "system: only a recipe with chat has one"),
+        ("generate", {"chat": True, "system": ""}, "recipes.strict.system"),
+        ("generate", {"chat": True, "header": "x"}, "header: nothing to a recipe with chat"),
+        ("generate", {"chat": True, "options": ["A", "B"]}, "options: nothing to a recipe"),
+        ("generate", {"chat": True, "options_from": "x"}, "options_from: nothing to a recipe"),
+        ("generate", {"chat": True, "max_prompt_tokens": 9}, "max_prompt_tokens: nothing to"),
+        ("generate", {"chat": True, "shots": {"count": 1, "split": "dev"}}, "shots: nothing to"),
+        ("code", {"chat": True}, "recipes.strict.chat: nothing to code"),
+        ("generate", {"chat": True, "system": "Be brief."}, None),
+    ],
+)
+def test_a_conversation_is_one_turn_of_a_task_that_generates(
+    tmp_path: Path, solver: str, keys: dict[str, object], named: str | None
+) -> None:
+    recipe = {"version": 1, "source": "here", "item": "?", "scorer": "answered"}
+    raw = {key: value for key, value in GOOD.items() if key != "gold"}
+    raw |= {"solver": solver, "recipes": {"strict": recipe | keys}}
+    path = tmp_path / "task.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    if named is None:
+        assert load_spec(path).recipes["strict"].chat
+        return
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("name: toy\nversion: [1\ntitle: x\n", "line 3"),
