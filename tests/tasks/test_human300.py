@@ -29,8 +29,8 @@ SYSTEM = Message("system", "You are a helpful assistant.")
 
 def test_every_instruction_is_asked_word_for_word_and_nothing_else() -> None:
     (task,) = load_tasks("human300", None, None)
-    wanted = {(SYSTEM, Message("user", i.text)): i.category for i in load_instructions()}
-    found = {item.prompt.messages: item.sample.group for item in task.items}
+    wanted = {(SYSTEM, Message("user", i.text)): (i.id, i.category) for i in load_instructions()}
+    found = {item.prompt.messages: (item.target, item.sample.group) for item in task.items}
     assert (len(task.items), found) == (300, wanted)
     assert {item.prompt.text + item.prompt.prefix for item in task.items} == {""}
     assert {(d.max_tokens, d.temperature, d.stop) for d in (i.decoding for i in task.items)} == {
