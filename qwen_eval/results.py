@@ -59,9 +59,9 @@ def _adapter(kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """One task of a run. `data_kind` is mirror, package, hub, sample or own; `data_digest` hashes
-    all rows of the split, `prompts_digest` all that was asked of the selected ones. `protocol`, the
-    recipe's source, and `shots` are told, not compared."""
+    """One task of a run. `data_kind` is mirror, package, hub, sample, own or given; `data_digest`
+    hashes all rows of the split, `prompts_digest` all that was asked of the selected ones.
+    `protocol`, the recipe's source, and `shots` are told, not compared."""
 
     __pydantic_config__: ClassVar = CLOSED
 

@@ -34,19 +34,21 @@ NOT_IN_CHAT = ("header", "shots", "options", "options_from", "max_prompt_tokens"
 class Split(Closed):
     """One split: its file in a mirror, its name on the hub, and its shipped sample, if any. Or
     `own`, a file named from the task's folder: the set is the project's, and that file is all of
-    it. Its name may be a pattern (`zh/*.jsonl`) of several files, read in order of their names."""
+    it. Its name may be a pattern (`zh/*.jsonl`) of several files, read in order of their names. Or
+    `given`: whoever loads the task hands the rows in (datasets.given_data)."""
 
     mirror: str | None = None
     hub: str | None = None
     sample: str | None = None
     own: str | None = None
+    given: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> Split:
-        if (self.own is None) is (self.mirror is None):
-            raise ValueError("exactly one of mirror and own must be given")
-        if self.own is not None and (self.hub, self.sample) != (None, None):
-            raise ValueError("own: a set of the project has no hub and no sample")
+        if (self.own is not None) + (self.mirror is not None) + self.given != 1:
+            raise ValueError("exactly one of mirror, own and given must be there")
+        if self.mirror is None and (self.hub, self.sample) != (None, None):
+            raise ValueError("own, given: such a set has no hub and no sample")
         return self
 
 

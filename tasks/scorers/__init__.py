@@ -9,7 +9,7 @@ from collections.abc import Callable
 from qwen_eval.errors import UserError
 from qwen_eval.types import Score
 
-from . import answers, numbers, programs, retrieval
+from . import answers, numbers, programs, retrieval, verdicts
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
@@ -25,6 +25,7 @@ SCORERS: dict[str, Scorer] = {
     "first_number": retrieval.first_number,
     "inclusion": retrieval.inclusion,
     "answered": answers.answered,
+    "verdict": verdicts.verdict,
 }
 
 CUTS: dict[str, Cut] = {

@@ -79,9 +79,11 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("recipes.strict.needle", "{{ key }}", "recipes.strict.needle: nothing to choice"),
         ("haystack", "books", "haystack: books is not among splits"),
         ("recipes.strict.stride", 8, "stride: must be less than the length of 0, is 8"),
-        ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror and own"),
-        ("splits.test", {"hub": "test"}, "exactly one of mirror and own"),
+        ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror, own and given"),
+        ("splits.test", {"hub": "test"}, "exactly one of mirror, own and given"),
         ("splits.test", {"own": "b", "sample": "c"}, "has no hub and no sample"),
+        ("splits.test", {"own": "b", "given": True}, "exactly one of mirror, own and given"),
+        ("splits.test", {"given": True, "hub": "test"}, "has no hub and no sample"),
         ("eval_split", "validation", "validation is not among splits"),
     ],
 )
