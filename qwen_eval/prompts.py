@@ -19,7 +19,7 @@ from qwen_eval.datasets import TaskData, lm_eval_exemplars
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.taskspec import Recipe
-from qwen_eval.types import Decoding, Hidden, Item, Prompt, Row, Sample
+from qwen_eval.types import Decoding, Hidden, Item, Message, Prompt, Row, Sample
 
 LETTERS = 8  # of a text, to be had for each token of a prompt
 
@@ -56,9 +56,7 @@ class Renderer:
             gold = int(_fill(self.spec.gold, row)) if self.spec.gold is not None else None
             if gold is not None and not 0 <= gold < len(options):
                 raise ValueError(f"gold {gold} is no option")
-            prompt = Prompt(
-                _fill(recipe.item, row), self._prefix(row), (), recipe.max_prompt_tokens
-            )
+            prompt = self._conversation(row) if recipe.chat else self._text(row)
             target = _fill(self.spec.target, row)
             reference = _fill(self.spec.reference, row)
             hidden = self._hidden(row)
@@ -78,6 +76,16 @@ class Renderer:
             recipe.window,
             hidden,
         )
+
+    def _text(self, row: Row) -> Prompt:
+        recipe = self.recipe
+        return Prompt(_fill(recipe.item, row), self._prefix(row), (), recipe.max_prompt_tokens)
+
+    def _conversation(self, row: Row) -> Prompt:
+        turns = [Message("user", _fill(self.recipe.item, row))]
+        if self.recipe.system is not None:
+            turns.insert(0, Message("system", _fill(self.recipe.system, row)))
+        return Prompt(messages=tuple(turns))
 
     def _hidden(self, row: Row) -> Hidden | None:
         if self.recipe.needle is None:
@@ -161,6 +169,8 @@ def prompts_digest(items: Iterable[Item]) -> str:
     for item in items:
         prefix = prefixes.setdefault(item.prompt.prefix, text_hash(item.prompt.prefix, 64))
         asked = text_hash(f"{item.prompt.text}\0{item.options}\0{item.prompt.max_tokens}", 64)
+        if item.prompt.messages:
+            asked += text_hash(f"{item.prompt.messages}", 64)
         if item.window is not None:
             asked += f" {item.window}"
         if item.hidden is not None:

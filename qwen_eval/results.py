@@ -59,9 +59,9 @@ def _adapter(kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """One task of a run. `data_kind` is mirror, package, hub, sample or own; `data_digest` hashes
-    all rows of the split, `prompts_digest` all that was asked of the selected ones. `protocol`, the
-    recipe's source, and `shots` are told, not compared."""
+    """One task of a run. `data_kind` is mirror, package, hub, sample, own or given; `data_digest`
+    hashes all rows of the split, `prompts_digest` all that was asked of the selected ones.
+    `protocol`, the recipe's source, and `shots` are told, not compared."""
 
     __pydantic_config__: ClassVar = CLOSED
 
@@ -109,8 +109,9 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One line of samples.jsonl. `prefix` is a key of prompts.json; `responses` hold every reply
-    in order, so a scorer can be applied again without a model."""
+    """One line of samples.jsonl. `prefix` is a key of prompts.json; `text` is what was asked behind
+    it, for a conversation its turns as `role: content`; `responses` hold every reply in order, so a
+    scorer can be applied again without a model."""
 
     __pydantic_config__: ClassVar = CLOSED
 
@@ -153,7 +154,7 @@ def sample_record(
         group=item.sample.group,
         target=item.target,
         prefix=text_hash(item.prompt.prefix),
-        text=item.prompt.text,
+        text=item.prompt.full_text.removeprefix(item.prompt.prefix),
         responses=[_compact(response) for response in responses],
         values=dict(score.values),
         answer=score.answer,

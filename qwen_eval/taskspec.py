@@ -27,23 +27,28 @@ OF_SOLVER = {
     "needle": (("length", "needle"), ("length", "needle", "filler")),
 }
 """Keys that the recipes of some solvers need, and those they take; the others' have none."""
+NOT_IN_CHAT = ("header", "shots", "options", "options_from", "max_prompt_tokens")
+"""Keys of recipes that ask a text and no conversation."""
 
 
 class Split(Closed):
     """One split: its file in a mirror, its name on the hub, and its shipped sample, if any. Or
-    `own`, a file beside the task.yaml: the set is the project's, and that file is all of it."""
+    `own`, a file named from the task's folder: the set is the project's, and that file is all of
+    it. Its name may be a pattern (`zh/*.jsonl`) of several files, read in order of their names. Or
+    `given`: whoever loads the task hands the rows in (datasets.given_data)."""
 
     mirror: str | None = None
     hub: str | None = None
     sample: str | None = None
     own: str | None = None
+    given: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> Split:
-        if (self.own is None) is (self.mirror is None):
-            raise ValueError("exactly one of mirror and own must be given")
-        if self.own is not None and (self.hub, self.sample) != (None, None):
-            raise ValueError("own: a set of the project has no hub and no sample")
+        if (self.own is not None) + (self.mirror is not None) + self.given != 1:
+            raise ValueError("exactly one of mirror, own and given must be there")
+        if self.mirror is None and (self.hub, self.sample) != (None, None):
+            raise ValueError("own, given: such a set has no hub and no sample")
         return self
 
 
@@ -80,11 +85,12 @@ class Recipe(Closed):
 
     The prompt is header, then `item + gap + answer + between` for each exemplar, then item. Options
     are scored as `gap + option`; `options_from` names a column that holds each row's own, which are
-    no templates. `scorer` names a scorer (generate) or a cut (code) of
-    tasks/scorers. `max_prompt_tokens`: types.Prompt.max_tokens. `length`, `span` and `stride`:
-    types.Window. `needle`: template of what is hidden between header and item; `filler`: a text
-    that is repeated to hide it in, where it is not a split of the task. Which of these a solver
-    needs or takes: OF_SOLVER.
+    no templates. `scorer` names a scorer (generate) or a cut (code) of tasks/scorers. `chat`: the
+    item is a user's turn behind a turn of `system`, under the model's chat template; without
+    `system`, under what the template has of its own. `max_prompt_tokens`: types.Prompt.max_tokens.
+    `length`, `span` and `stride`: types.Window. `needle`: template of what is hidden between header
+    and item; `filler`: a text that is repeated to hide it in, where it is not a split of the task.
+    Which of these a solver needs or takes: OF_SOLVER.
     """
 
     version: int = Field(ge=1)
@@ -100,6 +106,8 @@ class Recipe(Closed):
     scorer: str
     max_tokens: int = Field(default=256, ge=1)
     stop: tuple[str, ...] = ()
+    chat: bool = False
+    system: str | None = Field(default=None, min_length=1)
     max_prompt_tokens: int | None = Field(default=None, ge=2)
     length: int | None = Field(default=None, ge=2)
     span: int | None = Field(default=None, ge=1)
@@ -114,6 +122,15 @@ class Recipe(Closed):
             raise ValueError(f"span: must hold one length of {length}, is {span}")
         if stride is not None and stride >= length:
             raise ValueError(f"stride: must be less than the length of {length}, is {stride}")
+        return self
+
+    @model_validator(mode="after")
+    def _chats(self) -> Recipe:
+        if not self.chat and self.system is not None:
+            raise ValueError("system: only a recipe with chat has one")
+        for key in NOT_IN_CHAT if self.chat else ():
+            if getattr(self, key):
+                raise ValueError(f"{key}: nothing to a recipe with chat, which asks one turn")
         return self
 
     @property
@@ -170,6 +187,8 @@ class TaskSpec(Closed):
             own = recipe.options_from is not None
             if self.solver == "choice" and not own and len(recipe.options) < 2:
                 raise ValueError(f"recipes.{name}.options: a choice needs at least two")
+            if recipe.chat and self.solver != "generate":
+                raise ValueError(f"recipes.{name}.chat: nothing to {self.solver}")
             if self.solver in READ and (recipe.header or recipe.shots):
                 raise ValueError(f"recipes.{name}: a text is read without a header or shots")
             split = recipe.shots.split if recipe.shots else None

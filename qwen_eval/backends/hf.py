@@ -28,7 +28,7 @@ from qwen_eval.backends.base import (
     refuse_flags,
 )
 from qwen_eval.backends.encoding import PromptEncoder
-from qwen_eval.backends.queued import QueuedBackend
+from qwen_eval.backends.queued import QueuedBackend, no_conversation
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
     CountRequest,
@@ -238,9 +238,12 @@ class HfBackend(QueuedBackend):
 
     def _chat_ids(self, prompt: Prompt) -> list[int]:
         turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
-        text = self._tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
-        )
+        try:
+            text = self._tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # none there, or one that refuses a role in words of its own
+            raise no_conversation(f"hf:{self._info.name}", error) from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 

@@ -24,7 +24,7 @@ from qwen_eval.backends.base import (
     model_name,
     refuse_flags,
 )
-from qwen_eval.backends.queued import QueuedBackend, estimated
+from qwen_eval.backends.queued import QueuedBackend, estimated, no_conversation
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
     CountRequest,
@@ -153,10 +153,15 @@ class LmEvalBackend(QueuedBackend):
             )
         return answers
 
-    def _context(self, prompt: Prompt) -> str:
+    def _context(self, prompt: Prompt) -> Any:
+        """A text; for a conversation what its model makes of one, which its APIs send as it is."""
         if prompt.messages:
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
-            return str(self._lm.apply_chat_template(turns))
+            try:
+                return self._lm.apply_chat_template(turns)
+            except Exception as error:  # each of its models raises types of its own
+                name = self._info.detail["model"]
+                raise no_conversation(f"lm_eval:{name}", error) from error
         text = prompt.full_text
         if prompt.max_tokens is None:
             return text
@@ -175,12 +180,12 @@ class LmEvalBackend(QueuedBackend):
             return estimated(request)
         return Response(token_counts=tuple(map(self._tokens, request.texts)))
 
-    def _tokens(self, text: str) -> int:
-        """Tokens of a text; 0 where the model shows no tokenizer."""
+    def _tokens(self, text: Any) -> int:
+        """Tokens of a text; 0 where the model shows no tokenizer, or its API makes the text."""
         encode = getattr(self._lm, "tok_encode", None)
-        return len(encode(text)) if encode else 0
+        return len(encode(text)) if encode and isinstance(text, str) else 0
 
-    def _is_cut(self, context: str, prompt: Prompt, behind: int) -> bool:
+    def _is_cut(self, context: Any, prompt: Prompt, behind: int) -> bool:
         too_long = self._tokens(context) + behind > (self._info.max_length or sys.maxsize)
         return too_long or (not prompt.messages and context != prompt.full_text)
 

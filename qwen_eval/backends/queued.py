@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwen_eval.backends.base import BackendInfo
-from qwen_eval.errors import QwenEvalError
+from qwen_eval.errors import QwenEvalError, UserError
 from qwen_eval.types import CountRequest, ModelRequest, PerplexityRequest, Response
 
 
@@ -69,6 +69,15 @@ def failed(error: Exception) -> Response:
     if not isinstance(error, ValueError):
         reason = f"{type(error).__name__}: {reason}"
     return Response(finish_reason="error", error=reason)
+
+
+def no_conversation(model: str, error: Exception) -> UserError:
+    """What no conversation would survive, where a chat template fails."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UserError(
+        f"{model}: cannot be asked a conversation ({reason[:200]}); take a model that chats, or a "
+        "recipe that does not"
+    )
 
 
 def estimated(request: CountRequest) -> Response:

@@ -110,9 +110,7 @@ def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
             "samples": task.info.selected,
             "available": task.info.available,
             "data": task.info.data_kind,
-            "prompt_characters": sum(
-                len(item.prompt.prefix) + len(item.prompt.text) for item in task.items
-            ),
+            "prompt_characters": sum(len(item.prompt.full_text) for item in task.items),
             "shared_prefixes": len({item.prompt.prefix for item in task.items}),
             "detectable_difference": round(detectable_difference(task.info.selected), 4)
             if measure_of(task.info.metric) is SHARE

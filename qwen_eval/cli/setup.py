@@ -126,12 +126,13 @@ def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[Loade
     # Recipes of a task ask the same rows, which may be books: they are read once.
     sources = {spec.name: open_data(spec, mirror) for spec, _ in found}
     return [
-        _load_task(sources[spec.name], recipe, limits.get(name))
+        load_task(sources[spec.name], recipe, limits.get(name))
         for name, (spec, recipe) in zip(recipes, found, strict=True)
     ]
 
 
-def _load_task(data: TaskData, recipe: str, limit: int | None) -> LoadedTask:
+def load_task(data: TaskData, recipe: str, limit: int | None = None) -> LoadedTask:
+    """A task's rows, or the `limit` that take() draws, rendered under one of its recipes."""
     from qwen_eval.datasets import take
     from qwen_eval.prompts import Renderer, prompts_digest
     from qwen_eval.results import TaskInfo

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from qwen_eval.errors import UserError
 from qwen_eval.types import Score
 
-from . import numbers, programs, retrieval
+from . import answers, numbers, programs, retrieval, verdicts
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
@@ -24,6 +24,8 @@ SCORERS: dict[str, Scorer] = {
     "qwen_last_digits": numbers.qwen_last_digits,
     "first_number": retrieval.first_number,
     "inclusion": retrieval.inclusion,
+    "answered": answers.answered,
+    "verdict": verdicts.verdict,
 }
 
 CUTS: dict[str, Cut] = {

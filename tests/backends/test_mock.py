@@ -14,6 +14,7 @@ from qwen_eval.types import (
     Decoding,
     GenerateRequest,
     LoglikelihoodRequest,
+    Message,
     ModelRequest,
     PerplexityRequest,
     Prompt,
@@ -82,6 +83,14 @@ def test_a_script_answers_by_rule_and_turn(tmp_path: Path) -> None:
     assert ask(backend, choose(1))[0].error == "no rule of the script answers this"
     down = LoglikelihoodRequest(Prompt("down"), ("a", "b"))
     assert ask(backend, down)[0].error == "timeout"
+
+
+def test_a_conversation_is_read_like_a_text(tmp_path: Path) -> None:
+    backend = mock(script(tmp_path, {"contains": "user: Hello", "text": "one"}, {"text": "other"}))
+    hello, more = Message("user", "Hello"), Message("user", "Good day")
+    asked = [GenerateRequest(Prompt(messages=(Message("system", "x"), m))) for m in (hello, more)]
+    assert [answer.text for answer in ask(backend, *asked)] == ["one", "other"]
+    assert len({answer.text for answer in ask(mock("random"), *asked)}) == 2
 
 
 @pytest.mark.parametrize("choice", [-1, 4, 9])

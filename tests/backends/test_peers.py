@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qwen_eval.backends.base import Backend, BackendOptions, open_backend
+from qwen_eval.backends.base import Backend, BackendInfo, BackendOptions, open_backend
+from qwen_eval.backends.lm_eval import LmEvalBackend
 from qwen_eval.errors import UserError
 from qwen_eval.types import (
     CountRequest,
@@ -92,6 +94,38 @@ def test_conversations_agree(native: Backend, peer: Backend) -> None:
     turns = (Message("system", "Be brief."), Message("user", "Hello"))
     request = GenerateRequest(Prompt(messages=turns), Decoding(max_tokens=12))
     assert ask(peer, request)[0].text == ask(native, request)[0].text
+
+
+def test_a_model_without_a_chat_template_is_one_line(tmp_path: Path) -> None:
+    folder = toy_checkpoint(tmp_path)
+    request = GenerateRequest(Prompt(messages=(Message("user", "Hi"),)), Decoding(max_tokens=4))
+    for kind, target in (("hf", str(folder)), ("lm_eval", f"hf,pretrained={folder}")):
+        backend = open_backend(kind, target, BackendOptions(dtype="float32"))
+        with pytest.raises(
+            UserError, match=rf"^{kind}:\S+: cannot be asked a conv.*that does not$"
+        ):
+            ask(backend, request, request)
+
+
+def test_lm_evals_apis_get_conversations_as_they_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.api.registry import get_model
+
+    lm = get_model("local-chat-completions")(model="m", base_url="http://127.0.0.1:1/v1")
+    sent: list[Any] = []
+
+    def answer(messages: Any, **_: Any) -> dict[str, Any]:
+        sent.extend(lm.create_message(messages))
+        return {"choices": [{"index": 0, "message": {"content": "Hi."}}]}
+
+    monkeypatch.setattr(lm, "model_call", answer)
+    backend = LmEvalBackend(lm, BackendInfo("m", detail={"model": "local"}), 1)
+    turns = (Message("system", "Be brief."), Message("user", "Hello"))
+    said = ask(backend, GenerateRequest(Prompt(messages=turns), Decoding(max_tokens=12)))[0]
+    assert (said.error, said.text) == (None, "Hi.")
+    assert [(turn["role"], turn["content"]) for turn in sent] == [
+        ("system", "Be brief."),
+        ("user", "Hello"),
+    ]
 
 
 def test_the_recipes_cut_agrees(native: Backend, peer: Backend) -> None:

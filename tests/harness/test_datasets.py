@@ -66,6 +66,24 @@ def test_a_mirror_without_the_task_is_an_error_not_a_sample(tmp_path: Path) -> N
         open_data(find_task("mmlu")[0], tmp_path / "nowhere")
 
 
+def test_a_set_of_the_projects_own_may_lie_in_several_files(tmp_path: Path) -> None:
+    for name, rows in (("b", ROWS[:2]), ("a", ROWS[2:]), ("other", ROWS)):
+        folder = tmp_path / ("texts" if name != "other" else "elsewhere")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec, _ = find_task("tiny_pairs")
+    (tmp_path / "tasks" / "toy").mkdir(parents=True)
+    split = spec.splits["test"].model_copy(update={"own": "../../texts/*.jsonl"})
+    changed = {"folder": tmp_path / "tasks" / "toy", "splits": {"test": split}}
+    data = open_data(spec.model_copy(update=changed), None)
+    assert data.rows("test") == ROWS[2:] + ROWS[:2], "in order of the files' names"
+    assert data.where("test") == "../texts/*.jsonl"
+    (tmp_path / "texts" / "a.jsonl").unlink()
+    (tmp_path / "texts" / "b.jsonl").unlink()
+    with pytest.raises(UserError, match=r"texts/\*\.jsonl: missing; the test split of tiny_pairs"):
+        open_data(spec.model_copy(update=changed), None).rows("test")
+
+
 def test_an_empty_split_is_named(tmp_path: Path) -> None:
     data = open_data(find_task("mmlu")[0], mirror_of(tmp_path, []))
     with pytest.raises(UserError, match="the test split is empty"):

@@ -11,8 +11,10 @@ import yaml
 from qwen_eval.datasets import TaskData, open_data, take
 from qwen_eval.errors import UserError
 from qwen_eval.prompts import Renderer, prompts_digest
+from qwen_eval.results import read_run, sample_record
 from qwen_eval.taskspec import find_task
-from qwen_eval.types import Item
+from qwen_eval.types import Item, Message, Prompt, Score
+from tests.harness import toys
 
 ROW = {"question": " What is 2+2? ", "subject": "us_law", "choices": ["3", "4", "5", "6"]}
 TEST = [ROW | {"answer": 1}]
@@ -174,6 +176,38 @@ def test_the_prompts_digest_sees_every_byte_and_no_order(mirror: Path) -> None:
     assert prompts_digest(items[1:]) != digest
     other = Renderer(data, "qwen")
     assert prompts_digest([other.render(item.sample) for item in items]) != digest
+
+
+def test_digests_and_records_are_those_of_the_baseline() -> None:
+    """A prompt that is no conversation is hashed and kept as it was before there were any."""
+    run = read_run(Path(__file__).parents[1] / "gate" / "baseline")
+    texts = {(r.task, r.id): (r.prefix, r.text, r.target) for r in run.samples}
+    seen = 0
+    for name, info in run.info.tasks.items():
+        spec, recipe = find_task(name)
+        if info.data_kind != "own":
+            continue
+        renderer = Renderer(open_data(spec, None), recipe)
+        items = [renderer.render(sample) for sample in take(renderer.data.samples(), info.selected)]
+        assert (prompts_digest(items), renderer.data.digest()) == (
+            info.prompts_digest,
+            info.data_digest,
+        )
+        for item in items:
+            record = sample_record(item, [], Score({}), None)
+            assert (record.prefix, record.text, record.target) == texts[name, record.id]
+            seen += 1
+    assert seen > 500
+
+
+def test_the_digest_sees_every_turn_of_a_conversation() -> None:
+    def digest(*turns: Message) -> str:
+        return prompts_digest([toys.item(1, prompt=Prompt(messages=turns))])
+
+    system, user = Message("system", "x"), Message("user", "y")
+    others = [(user,), (user, system), (Message("system", "y"), user), (system, Message("u", "y"))]
+    assert len({digest(system, user), digest(), *(digest(*turns) for turns in others)}) == 6
+    assert digest(system, user) == digest(system, user)
 
 
 def test_a_prompt_does_not_depend_on_the_limit(mirror: Path) -> None:

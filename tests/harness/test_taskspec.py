@@ -79,9 +79,11 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("recipes.strict.needle", "{{ key }}", "recipes.strict.needle: nothing to choice"),
         ("haystack", "books", "haystack: books is not among splits"),
         ("recipes.strict.stride", 8, "stride: must be less than the length of 0, is 8"),
-        ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror and own"),
-        ("splits.test", {"hub": "test"}, "exactly one of mirror and own"),
+        ("splits.test", {"mirror": "a", "own": "b"}, "exactly one of mirror, own and given"),
+        ("splits.test", {"hub": "test"}, "exactly one of mirror, own and given"),
         ("splits.test", {"own": "b", "sample": "c"}, "has no hub and no sample"),
+        ("splits.test", {"own": "b", "given": True}, "exactly one of mirror, own and given"),
+        ("splits.test", {"given": True, "hub": "test"}, "has no hub and no sample"),
         ("eval_split", "validation", "validation is not among splits"),
     ],
 )
@@ -138,6 +140,36 @@ def test_a_needle_is_hidden_in_one_thing(
     raw |= {"solver": "needle", "haystack": haystack, "recipes": {"strict": recipe | keys}}
     path = tmp_path / "task.yaml"
     path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("solver", "keys", "named"),
+    [
+        ("generate", {"system": "Be brief."}, "system: only a recipe with chat has one"),
+        ("generate", {"chat": True, "system": ""}, "recipes.strict.system"),
+        ("generate", {"chat": True, "header": "x"}, "header: nothing to a recipe with chat"),
+        ("generate", {"chat": True, "options": ["A", "B"]}, "options: nothing to a recipe"),
+        ("generate", {"chat": True, "options_from": "x"}, "options_from: nothing to a recipe"),
+        ("generate", {"chat": True, "max_prompt_tokens": 9}, "max_prompt_tokens: nothing to"),
+        ("generate", {"chat": True, "shots": {"count": 1, "split": "dev"}}, "shots: nothing to"),
+        ("code", {"chat": True}, "recipes.strict.chat: nothing to code"),
+        ("generate", {"chat": True, "system": "Be brief."}, None),
+    ],
+)
+def test_a_conversation_is_one_turn_of_a_task_that_generates(
+    tmp_path: Path, solver: str, keys: dict[str, object], named: str | None
+) -> None:
+    recipe = {"version": 1, "source": "here", "item": "?", "scorer": "answered"}
+    raw = {key: value for key, value in GOOD.items() if key != "gold"}
+    raw |= {"solver": solver, "recipes": {"strict": recipe | keys}}
+    path = tmp_path / "task.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    if named is None:
+        assert load_spec(path).recipes["strict"].chat
+        return
     with pytest.raises(UserError) as error:
         load_spec(path)
     assert named in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -43,8 +44,8 @@ def test_the_link_leads_to_its_folder(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names inside a wheel built from the files as they are."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the files as they are."""
     out: Path = tmp_path_factory.mktemp("wheel")
     copy = out / "source"
     # A copy, so that building leaves nothing in the checkout.
@@ -66,7 +67,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
     done = subprocess.run([*command, str(copy)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return zipfile.ZipFile(next(out.glob("*.whl"))).namelist()
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> list[str]:
+    """The names inside it."""
+    return zipfile.ZipFile(built).namelist()
 
 
 @pytest.mark.slow
@@ -90,9 +97,21 @@ def test_the_wheel_holds_every_source_and_data_file_once(wheel: list[str]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["mmlu", "gsm8k", "humaneval"])
+@pytest.mark.parametrize("task", ["mmlu", "gsm8k", "humaneval", "human300"])
 def test_the_wheel_holds_the_tasks(wheel: list[str], task: str) -> None:
     assert f"qwen_eval/tasks/{task}/task.yaml" in wheel
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_asks_the_instructions(built: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(built).extractall(tmp_path / "site")
+    command = [sys.executable, "-m", "qwen_eval", "run", "--tasks", "human300", "--plan"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("human300@strict: 300 of 300 samples (own), ")
 
 
 def test_the_packages_the_user_named_are_dependencies() -> None:
