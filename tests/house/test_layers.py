@@ -47,7 +47,7 @@ ALLOWED = {
         *("results", "compare", "metrics", "paper", "history", "trends"),
         *("crossover", "context_table"),
     },
-    "human_eval_ui": {"results", "compare"},
+    "human_eval_ui": {"results", "run_writer", "metrics", "compare", "paper"},
 }
 
 
