@@ -51,9 +51,10 @@ class Flip:
 class TaskComparison:
     """A candidate against a baseline on one task.
 
-    `baseline`, `candidate`: their scores, over the same items with the same weights. `paired`: what was gained, above zero where the candidate
-    is better: candidate minus baseline, or baseline minus candidate where less is better (bits per
-    byte). `left_out`: items that only one run has (`unmatched`), that failed in one (`errors`), or
+    `baseline`, `candidate`: their scores, over the same items with the same weights. `paired`: what
+    was gained, above zero where the candidate is better: candidate minus baseline, or baseline
+    minus candidate where less is better (bits per byte). `left_out`: items that only one run has
+    (`unmatched`), that failed in one (`errors`), or
     that the recipe excludes in both (`excluded`, which is no fault; absent where there are none).
     `p_adjusted`: two-sided, Holm's over the tasks compared. `detectable`: the smallest drop that
     this many items with this much disagreement would show (one-sided, power 0.8).

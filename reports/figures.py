@@ -1,6 +1,6 @@
 """Numbers as a reader sees them. A score's unit is percent; or bits per byte or nats per token; or
-perplexity for a mean log-likelihood per token (natural log), exp(-x): of these less is better. A net
-preference is in points from -100 to 100, with its sign.
+perplexity for a mean log-likelihood per token (natural log), exp(-x). Of all but the first less is
+better. A net preference is in points from -100 to 100, with its sign, and more is better.
 """
 
 from __future__ import annotations
