@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from qwen_eval.errors import RefusedError, UserError
-from qwen_eval.measures import measure_of, value_of, weights_of
+from qwen_eval.measures import clusters_of, measure_of, value_of, weights_of
 from qwen_eval.paired import Paired, difference, holm
 from qwen_eval.results import Run, SampleRecord, is_named
 from qwen_eval.stats import detectable_difference, weighted_mean
@@ -51,9 +51,10 @@ class Flip:
 class TaskComparison:
     """A candidate against a baseline on one task.
 
-    `baseline`, `candidate`: their scores. `paired`: what was gained, above zero where the candidate
-    is better: candidate minus baseline, or baseline minus candidate where less is better (bits per
-    byte). `left_out`: items that only one run has (`unmatched`), that failed in one (`errors`), or
+    `baseline`, `candidate`: their scores, over the same items with the same weights. `paired`: what
+    was gained, above zero where the candidate is better: candidate minus baseline, or baseline
+    minus candidate where less is better (bits per byte). `left_out`: items that only one run has
+    (`unmatched`), that failed in one (`errors`), or
     that the recipe excludes in both (`excluded`, which is no fault; absent where there are none).
     `p_adjusted`: two-sided, Holm's over the tasks compared. `detectable`: the smallest drop that
     this many items with this much disagreement would show (one-sided, power 0.8).
@@ -150,7 +151,7 @@ def _compare_task(
     paired = difference(
         [measure.sign * value for value in before],
         [measure.sign * value for value in after],
-        [a.group for a, _ in scored],
+        clusters_of(info.metric, [a.group for a, _ in scored]),
         weights=weights,
         alpha=alpha,
         seed=seed,
@@ -190,7 +191,10 @@ def _weights(
     name: str, metric: str, pairs: Sequence[tuple[SampleRecord, SampleRecord]]
 ) -> list[float] | None:
     weights = weights_of(metric, [a for a, _ in pairs])
-    if weights != weights_of(metric, [b for _, b in pairs]):
+    others = weights_of(metric, [b for _, b in pairs])
+    if weights and others and measure_of(metric).polled:
+        return [(a + b) / 2 for a, b in zip(weights, others, strict=True)]
+    if weights != others:
         raise RefusedError(f"{name}: not comparable: the items do not weigh the same in both runs")
     return weights
 

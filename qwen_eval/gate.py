@@ -215,9 +215,11 @@ class _Gate:
 
     def _must_pass(self, rule: MustPass) -> RuleVerdict:
         metric = self.candidate.info.tasks[rule.recipe].metric
-        if measure_of(metric) is not SHARE:
-            raise UserError(f"must_pass {rule.task}: {metric} makes no item right or wrong; use a "
-                            "ceiling")  # fmt: skip
+        if (measure := measure_of(metric)) is not SHARE:
+            other = "floor" if measure.sign > 0 else "ceiling"
+            raise UserError(
+                f"must_pass {rule.task}: {metric} makes no item right or wrong; use a {other}"
+            )
         records = self.candidate.of(rule.recipe)
         items = [item for item in rule.items if (rule.recipe, item) not in self.held]
         unknown = [item for item in items if item not in records]

@@ -4,7 +4,9 @@ are written. Knows nothing of where figures come from.
 Shares of right answers are the rule: more is better, all samples weigh alike, and they are written
 in percent. Bits per byte are the exception: less is better, and a text weighs as much as it has
 bytes, so that the mean over texts is all their bits over all their bytes. So are nats per token,
-whose exponential is the perplexity: models with one tokenizer can be told apart by them.
+whose exponential is the perplexity: models with one tokenizer can be told apart by them. A net
+preference is wins minus losses of people's votes, from -1 to 1: an item weighs as much as it has
+votes, so that the mean over items is the one over all votes.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ class Scored(Protocol):
 class Measure:
     """`sign`: 1 where more is better, -1 where less is. `weight`: the entry of a sample's values
     that says what it weighs in a mean; None where all weigh alike. A figure is written times
-    `scale`, with so many `digits`; `unit` is that of a difference."""
+    `scale`, with so many `digits`; `unit` is that of a difference. `polled`: a sample is several
+    votes, whose number may differ between two runs, and groups are strata of samples that resemble
+    each other no more than others do."""
 
     sign: int = 1
     weight: str | None = None
     scale: float = 100.0
     digits: int = 1
     unit: str = "points"
+    polled: bool = False
 
     def shown(self, value: float) -> str:
         """A figure as it is read: 61.3 for a share of 0.613; the bounds of one sample's estimate,
@@ -61,7 +66,12 @@ UNBOUNDED = 1e308  # the bound of an interval that has none
 SHARE = Measure()
 BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
 NATS_PER_TOKEN = Measure(-1, "tokens", 1.0, 4, "nats per token")
-_OTHERS = {"bits_per_byte": BITS_PER_BYTE, "nats_per_token": NATS_PER_TOKEN}
+NET_PREFERENCE = Measure(weight="votes", polled=True)
+_OTHERS = {
+    "bits_per_byte": BITS_PER_BYTE,
+    "nats_per_token": NATS_PER_TOKEN,
+    "net_preference": NET_PREFERENCE,
+}
 
 
 def measure_of(metric: str) -> Measure:
@@ -71,7 +81,7 @@ def measure_of(metric: str) -> Measure:
 
 def weights_of(metric: str, records: Sequence[Scored]) -> list[float] | None:
     """What each sample weighs, None where all weigh alike. Raises UserError for a sample without
-    its figure or its weight: where less is better, nothing is no bad answer."""
+    its figure or its weight: where samples have weights, nothing is no bad answer."""
     name = measure_of(metric).weight
     if name is None:
         return None
@@ -80,6 +90,12 @@ def weights_of(metric: str, records: Sequence[Scored]) -> list[float] | None:
             label: Any = getattr(record, "id", "?")
             raise UserError(f"sample {label}: has no {metric} with its {name}; run it anew")
     return [record.values[name] for record in records]
+
+
+def clusters_of(metric: str, groups: Sequence[str]) -> list[str]:
+    """The groups of the samples where those of one group may resemble each other; else one for
+    all, which is none."""
+    return [""] * len(groups) if measure_of(metric).polled else list(groups)
 
 
 def value_of(metric: str, record: Scored) -> float:

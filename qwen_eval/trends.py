@@ -13,7 +13,7 @@ import numpy as np
 
 from qwen_eval.changepoints import Change, change_points
 from qwen_eval.history import Point, Result
-from qwen_eval.measures import measure_of
+from qwen_eval.measures import clusters_of, measure_of
 from qwen_eval.paired import Array
 from qwen_eval.results import is_named
 
@@ -83,7 +83,8 @@ def _changes(results: Sequence[Result], alpha: float) -> tuple[Change, ...]:
     valid = [i for i, one in enumerate(results) if not one.point.invalid]
     if len(valid) < 2:
         return ()
-    found = change_points(_gains([results[i] for i in valid]), results[0].groups, alpha=alpha)
+    groups = clusters_of(results[0].key["metric"], results[0].groups)
+    found = change_points(_gains([results[i] for i in valid]), groups, alpha=alpha)
     return tuple(replace(change, at=valid[change.at]) for change in found)
 
 

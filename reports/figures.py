@@ -1,6 +1,6 @@
 """Numbers as a reader sees them. A score's unit is percent; or bits per byte or nats per token; or
 perplexity for a mean log-likelihood per token (natural log), exp(-x). Of all but the first less is
-better.
+better. A net preference is in points from -100 to 100, with its sign, and more is better.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from qwen_eval.measures import BITS_PER_BYTE, NATS_PER_TOKEN, Measure, measure_of
+from qwen_eval.measures import BITS_PER_BYTE, NATS_PER_TOKEN, NET_PREFERENCE, Measure, measure_of
 from qwen_eval.metrics import Estimate
 from qwen_eval.paired import Paired
 
-Unit = Literal["percent", "perplexity", "bits per byte", "nats per token"]
+Unit = Literal["percent", "points", "perplexity", "bits per byte", "nats per token"]
+MORE_IS_BETTER: tuple[Unit, ...] = ("percent", "points")
 _SAVED: Mapping[Unit, Measure] = {"bits per byte": BITS_PER_BYTE, "nats per token": NATS_PER_TOKEN}
 
 
@@ -23,12 +24,14 @@ def unit_of(metric: str) -> Unit:
     for unit, known in _SAVED.items():
         if measure is known:
             return unit
+    if measure is NET_PREFERENCE:
+        return "points"
     return "perplexity" if metric == "log_likelihood" else "percent"
 
 
 def scaled(value: float, unit: Unit) -> float:
     """A score in its unit."""
-    if unit == "percent":
+    if unit in MORE_IS_BETTER:
         return 100 * value
     if unit in _SAVED:
         return value
@@ -38,6 +41,8 @@ def scaled(value: float, unit: Unit) -> float:
 def ends(estimate: Estimate, unit: Unit) -> tuple[float, float]:
     """The interval in the unit, the lower end first."""
     low, high = sorted((scaled(estimate.low, unit), scaled(estimate.high, unit)))
+    if unit == "points":
+        return max(low, -100.0), min(high, 100.0)
     is_share = unit == "percent" and 0.0 <= estimate.estimate <= 1.0
     return (max(low, 0.0), min(high, 100.0)) if is_share else (low, high)
 
@@ -46,6 +51,8 @@ def shown(value: float, unit: Unit = "percent") -> str:
     """A figure that is in its unit already."""
     if abs(value) >= 1e6:
         return f"{value:.3g}"
+    if unit == "points":
+        return points(value / 100)
     digits = _SAVED[unit].digits if unit in _SAVED else {"percent": 1, "perplexity": 2}[unit]
     return f"{value:.{digits}f}"
 
@@ -66,12 +73,12 @@ def gained(gain: float, unit: Unit) -> str:
     bits per byte or nats per token (below 0 is better)."""
     if unit in _SAVED:
         return _SAVED[unit].step(gain).replace("-", "−")
-    return points(gain) if unit == "percent" else ratio(gain)
+    return points(gain) if unit in MORE_IS_BETTER else ratio(gain)
 
 
 def change(paired: Paired, unit: Unit) -> tuple[str, str, str]:
     """A difference and its interval, the lower end first."""
-    ends = (paired.low, paired.high) if unit == "percent" else (paired.high, paired.low)
+    ends = (paired.low, paired.high) if unit in MORE_IS_BETTER else (paired.high, paired.low)
     low, high = (gained(end, unit) for end in ends)
     return gained(paired.delta, unit), low, high
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from qwen_eval.measures import SHARE, measure_of
 from qwen_eval.results import SampleRecord
+from qwen_eval.stats import weighted_mean
 
 # In the order of a bar, from good to nothing said.
 OUTCOMES = (
@@ -73,7 +74,7 @@ def shares(records: Sequence[SampleRecord], metric: str) -> dict[str, int]:
 
 def win_tie_loss(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]]:
     """Mean shares by group, all of them under the name "": where the samples are judgements, which
-    hold a win, a tie and a loss each. {} for anything else."""
+    hold a win, a tie and a loss each, and may say of how many votes. {} for anything else."""
     judged = [r for r in records if r.counted and set(_JUDGED) <= r.values.keys()]
     if not judged:
         return {}
@@ -81,7 +82,11 @@ def win_tie_loss(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]]
     for record in judged:
         if record.group:
             groups.setdefault(record.group, []).append(record)
-    return {
-        name: {key: sum(r.values[key] for r in members) / len(members) for key in _JUDGED}
-        for name, members in groups.items()
-    }
+    return {name: {key: _mean(members, key) for key in _JUDGED} for name, members in groups.items()}
+
+
+def _mean(records: Sequence[SampleRecord], key: str) -> float:
+    return weighted_mean(
+        [record.values[key] for record in records],
+        [record.values.get("votes", 1.0) for record in records],
+    )

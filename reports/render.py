@@ -81,7 +81,11 @@ def _environment(language: Language) -> Environment:
         "size": figures.size,
         "table_name": lambda name: _table_name(name, say),
     }
-    env.tests |= {"proven": _is_proven, "too_few": _are_too_few}
+    env.tests |= {
+        "proven": _is_proven,
+        "too_few": _are_too_few,
+        "less_is_better": lambda unit: unit not in figures.MORE_IS_BETTER,
+    }
     env.globals |= {
         "_": say,
         "scaled": figures.scaled,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +50,36 @@ def copied(
             category = CATEGORIES[i % 5]
             vote = Vote(f"i{i:03}", category, f"a{k}", "old", "new", int(said))
             found.append(mirrored(vote) if random.random() < 0.5 else vote)
+    return found
+
+
+def styled(
+    random: np.random.Generator,
+    items: int,
+    votes: int,
+    systems: Mapping[str, Sequence[float]],
+    baseline: str = "base",
+) -> list[Vote]:
+    """Every system against the baseline, each with its chances of lose, tie and win, and with
+    lengths, markdown, times and marks by chance."""
+    found = []
+    for system, chances in systems.items():
+        names = {"new": system, "old": baseline}
+        found += [
+            replace(
+                vote,
+                left=names[vote.left],
+                right=names[vote.right],
+                left_length=int(random.integers(50, 900)),
+                right_length=int(random.integers(50, 900)),
+                left_markdown=int(random.integers(0, 9)),
+                right_markdown=int(random.integers(0, 9)),
+                seconds=float(random.uniform(8, 90)),
+                masked=bool(random.random() < 0.1),
+                both_bad=bool(random.random() < 0.1),
+            )
+            for vote in copied(random, items, votes, chances, 0.5)
+        ]
     return found
 
 

@@ -1,0 +1,246 @@
+"""The findings for a terminal: sentences first, then tables for rich to print. English.
+
+Shares are in percent, net preferences in points as the system named sees them, strengths in
+log-odds. Names are made harmless, and never read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from qwen_eval.paired import Paired
+
+from ..analysis.resampling import Estimate
+from ..analysis.strength import Coefficient, Strength
+from .findings import FAST, Findings, Passed, Reliability, Verdict
+from .words import p_value, percent, plain, points
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MANY_FAST = 0.1  # the share of an annotator's votes from which haste is told
+
+
+def sentences(found: Findings) -> list[str]:
+    """The verdicts, one line each, then what a reader must know beside them."""
+    verdicts = map(_verdict, found.verdicts) if found.baseline else _ranks(found)
+    counts = f"{found.votes:,} votes on {found.items:,} items by {found.annotators:,} annotators"
+    level = f"intervals at {1 - found.alpha:.0%} over items"
+    return [*verdicts, *_without_masked(found), *_doubts(found), f"{counts}; {level}."]
+
+
+def tables(found: Findings) -> list[Table]:
+    """Shares by category, strengths, agreement and biases, annotators: those that have rows."""
+    made = (_shares(found), _strengths(found), _agreement(found), _annotators(found))
+    return [table for table in made if table.row_count]
+
+
+def _verdict(one: Verdict) -> str:
+    system, baseline = plain(one.system), plain(one.baseline)
+    net = f"net {points(one.net.value)} points {_range(one.net)}, p {p_value(one.p)}"
+    if one.winner is None:
+        said = f"{system} and {baseline} are not told apart: {net}"
+        if one.detectable <= 1:
+            said += f", where {percent(one.detectable)} points would show"
+    elif one.winner == one.system:
+        said = f"{system} is preferred to {baseline}: {net}"
+    else:
+        said = f"{baseline} is preferred to {system}: {net}"
+    few = "; TOO FEW for a conclusion" if one.few else ""
+    return f"{said} ({one.items:,} items, {one.votes:,} votes){few}."
+
+
+def _ranks(found: Findings) -> Iterator[str]:
+    fit = found.strengths.fit
+    for one in fit.strengths if fit else ():
+        strength = " ".join(_signed(one))
+        yield (
+            f"{plain(one.system)}: rank {_ranks_of(one.best, one.worst)} of {len(found.systems)}, "
+            f"{strength} log-odds against the mean of all."
+        )
+
+
+def _without_masked(found: Findings) -> Iterator[str]:
+    if not found.masked or not found.baseline:
+        return
+    left = [
+        f"{plain(one.system)} {points(one.net.delta)} {_range(one.net)}"
+        for one in found.unmasked
+        if one.category is None
+    ]
+    yield (
+        f"Without the {found.masked:.1%} of votes on answers that named their maker, net: "
+        f"{', '.join(left) or 'nothing left'}."
+    )
+
+
+def _doubts(found: Findings) -> Iterator[str]:
+    if found.position and _is_sure(found.position.left):
+        side = "left" if found.position.left.value > 0 else "right"
+        yield f"The {side} side was favoured, by {percent(abs(found.position.left.value))} points."
+    hasty = [one.name for one in found.reliability if one.fast > MANY_FAST * one.timed]
+    if hasty:
+        yield (
+            f"More than {MANY_FAST:.0%} of their votes came at over {FAST:g} characters a second "
+            f"(all are counted): {', '.join(plain(name, 24) for name in hasty)}."
+        )
+    for why in dict.fromkeys((found.strengths.why_not, found.styled.why_not)):
+        if why:
+            yield f"No strengths: {plain(why, 300)}."
+    held = [*(fit.separated if (fit := found.strengths.fit) else ())]
+    held += [*(fit.separated if (fit := found.styled.fit) else ())]
+    if held:
+        yield (
+            f"All votes on {', '.join(map(plain, dict.fromkeys(held)))} went one way: a prior "
+            "keeps these strengths finite."
+        )
+
+
+def _shares(found: Findings) -> Table:
+    table = _table(
+        "Votes by category",
+        ("system", "category"),
+        ("items", "votes", "win", "tie", "lose", "net", _level(found), "p (Holm)", "both bad", ""),
+    )
+    for one in found.shares:
+        few = "too few" if one.few else ""
+        p = one.p_adjusted
+        if one.category is None:
+            p = next(v.p for v in found.verdicts if v.system == one.system)
+        name, category = (one.system, "all") if one.category is None else ("", one.category)
+        parts = (percent(part.value) for part in (one.win, one.tie, one.lose))
+        figures = (points(one.net.delta), _range(one.net), p_value(p).removeprefix("= "))
+        _add(table, name, category, one.items, one.votes, *parts, *figures,
+             percent(one.both_bad), few)  # fmt: skip
+    return table
+
+
+def _strengths(found: Findings) -> Table:
+    base = f"{plain(found.baseline, 24)} is 0" if found.baseline else "the mean of all is 0"
+    columns = ("rank", "strength", _level(found), "style held equal", _level(found))
+    table = _table(f"Strengths in log-odds, {base}", ("",), columns)
+    bare, styled = found.strengths.fit, found.styled.fit
+    beside = {one.system: one for one in styled.strengths} if styled else {}
+    for one in bare.strengths if bare else ():
+        other = beside.get(one.system)
+        _add(
+            table,
+            one.system,
+            _ranks_of(one.best, one.worst),
+            *_signed(one),
+            *(_signed(other) if other else ("–", "–")),
+        )
+    words = {
+        "side": "being on the left",
+        "length": "a standard deviation longer",
+        "markdown": "a standard deviation more markdown",
+    }
+    for name, effect in styled.effects.items() if styled else ():
+        _add(table, words[name], "", "", "", *_signed(effect))
+    return table
+
+
+def _agreement(found: Findings) -> Table:
+    table = _table("Agreement and bias", ("",), ("figure", _level(found)))
+    for level, alpha in (("nominal", found.nominal), ("ordinal", found.ordinal)):
+        shown = (_alpha(alpha.value), _range(alpha, _alpha)) if alpha else ("–", "")
+        _add(table, f"Krippendorff's alpha, {level}", *shown)
+    if found.position:
+        left = found.position.left
+        _add(table, "left side favoured, points", points(left.value), _range(left))
+    _add(table, "both bad, percent of votes", percent(found.both_bad), "")
+    _add(table, "named its maker, percent of votes", percent(found.masked), "")
+    for name, judge in found.judges.items():
+        label = f"judge {plain(name, 30)}"
+        if judge is None:
+            _add(table, f"{label}: no vote on the same", "–", "")
+            continue
+        same = judge.same
+        units = f"{label}: as most annotators, percent of {judge.units:,}"
+        _add(table, units, percent(same.value), _range(same, percent))
+        if (kappa := judge.kappa) is not None:
+            _add(table, f"{label}: kappa", _alpha(kappa.value), _range(kappa, _alpha))
+        if (beside := judge.beside) is not None:
+            ahead = f"{label}: beside an annotator, points"
+            _add(table, ahead, points(beside.delta), _range(beside))
+    return table
+
+
+def _annotators(found: Findings) -> Table:
+    systems = [one.system for one in found.verdicts]
+    nets = [f"{plain(name, 16)}\nwithout" for name in systems]
+    columns = ("votes", "agrees", "alpha\nwithout", *nets, "seconds", "hasty", "gold", "repeats")
+    table = _table("Annotators", ("",), columns)
+    for one in found.reliability:
+        own = one.votes
+        agrees = "–" if own is None or own.agreement is None else percent(own.agreement)
+        alpha = "–" if own is None or own.without is None else f"{own.without:.3f}"
+        _add(
+            table,
+            one.name,
+            own.votes if own else 0,
+            agrees,
+            alpha,
+            *(points(one.without[s]) if s in one.without else "–" for s in systems),
+            f"{own.seconds:.1f}" if own else "–",
+            _hasty(one),
+            _passed(one.gold),
+            _passed(one.repeats),
+        )
+    return table
+
+
+def _hasty(one: Reliability) -> str:
+    return f"{one.fast} of {one.timed}" if one.timed else "–"
+
+
+def _passed(one: Passed | None) -> str:
+    if one is None:
+        return "–"
+    return f"{one.passed} of {one.of} {_range(one.share, '{:.0%}'.format)}"
+
+
+def _ranks_of(best: int, worst: int) -> str:
+    return f"{best}" if best == worst else f"{best} to {worst}"
+
+
+def _is_sure(one: Estimate) -> bool:
+    return one.low * one.high > 0
+
+
+def _range(one: Estimate | Paired, shown: Callable[[float], str] = points) -> str:
+    return f"[{shown(one.low)}, {shown(one.high)}]"
+
+
+def _signed(one: Strength | Coefficient) -> tuple[str, str]:
+    return f"{one.value:+.2f}", f"[{one.low:+.2f}, {one.high:+.2f}]"
+
+
+def _alpha(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _level(found: Findings) -> str:
+    return f"{1 - found.alpha:.0%} interval"
+
+
+def _table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold",
+        title=Text(title, style="bold"), title_justify="left",
+    )  # fmt: skip
+    for name in words:
+        table.add_column(Text(name), overflow="fold")
+    for name in figures:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    return table
+
+
+def _add(table: Table, *cells: object) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(plain(str(cell), 80)) for cell in cells))
