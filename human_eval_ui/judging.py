@@ -9,72 +9,19 @@ nothing of how a model is asked (tasks/judging/pairwise), and nothing of files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.results import SampleRecord
 
 from .analysis.votes import MOST, Vote
-
-
-class ShownAnswer(Protocol):
-    """An answer as annotators see it."""
-
-    @property
-    def text(self) -> str:
-        """Markdown."""
-
-    @property
-    def masked(self) -> int:
-        """How many words that name a system are hidden in it."""
-
-    @property
-    def length(self) -> int:
-        """In characters."""
-
-    @property
-    def markdown(self) -> int:
-        """In elements."""
-
-
-class AnsweredItem(Protocol):
-    """An instruction with the systems' answers by name."""
-
-    @property
-    def category(self) -> str:
-        """One of instructions.CATEGORIES, or a study's own."""
-
-    @property
-    def text(self) -> str:
-        """The instruction."""
-
-    @property
-    def answers(self) -> Mapping[str, ShownAnswer]:
-        """By system."""
-
-
-class AskedPair(Protocol):
-    """Two systems on an item, under a name of their own that tells neither."""
-
-    @property
-    def id(self) -> str:
-        """The name."""
-
-    @property
-    def item(self) -> str:
-        """The item's."""
-
-    @property
-    def first(self) -> str:
-        """One system."""
-
-    @property
-    def second(self) -> str:
-        """The other."""
+from .study.pairs import Pair
+from .study.spec import StudyItem
 
 
 @dataclass(frozen=True)
@@ -91,7 +38,7 @@ class JudgeRow:
         return f"{self.asked['pair']}/{self.asked['side']}"
 
 
-def judge_rows(items: Mapping[str, AnsweredItem], pairs: Iterable[AskedPair]) -> list[JudgeRow]:
+def judge_rows(items: Mapping[str, StudyItem], pairs: Iterable[Pair]) -> list[JudgeRow]:
     """Two rows for each pair: on side 1 its first system is answer A, on side 2 its second."""
     rows = []
     for pair in pairs:
@@ -121,8 +68,8 @@ def judge_rows(items: Mapping[str, AnsweredItem], pairs: Iterable[AskedPair]) ->
 def votes_of(
     samples: Iterable[SampleRecord], rows: Sequence[JudgeRow], judge_name: str
 ) -> list[Vote]:
-    """A judge's votes in the order of the rows, those without a verdict left out: they are
-    `len(rows)` less the votes.
+    """A judge's votes in the order of the rows. A pair counts where it has a verdict in both orders,
+    since one alone would keep the judge's leaning to a side; the rest is `len(rows)` less the votes.
 
     Raises UserError for a sample that judges none of the rows, or whose verdict cannot be read.
     """
@@ -137,10 +84,11 @@ def votes_of(
         if type(choice) is not int or abs(choice) > MOST:
             raise UserError(f"sample {sample.id}: detail.choice: {choice!r} is no verdict")
         choices[sample.target] = choice
+    both = Counter(row.asked["pair"] for row in rows if row.name in choices)
     return [
         replace(row.tie, annotator=judge_name, choice=choices[row.name])
         for row in rows
-        if row.name in choices
+        if both[row.asked["pair"]] == 2
     ]
 
 

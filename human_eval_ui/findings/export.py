@@ -41,19 +41,20 @@ def write_votes(votes: Sequence[Vote], out: Path) -> list[Path]:
         raise UserError(f"--out {out}: {error.strerror}") from error
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(out / "votes.jsonl", encodable("".join(lines)))
-    write_atomic(out / "votes.csv", encodable(_csv(rows)))
+    write_atomic(out / "votes.csv", votes_csv(votes))
     _write_parquet(rows, out / "votes.parquet")
     return [out / f"votes.{form}" for form in ("jsonl", "csv", "parquet")]
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def votes_csv(votes: Sequence[Vote]) -> str:
+    """The text of votes.csv."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in rows:
+    for row in votes_table(votes):
         cells = row | {"tags": "; ".join(row["tags"])}
         writer.writerow({key: _as_text(value) for key, value in cells.items()})
-    return file.getvalue()
+    return encodable(file.getvalue())
 
 
 def _as_text(value: Any) -> Any:

@@ -15,7 +15,8 @@ from sqlalchemy import insert, select, update
 from qwen_eval.errors import RefusedError, UserError
 
 from ..analysis.votes import MOST, sign
-from .reading import Control, controls_of
+from ..findings.findings import FAST, ControlOutcome
+from .reading import controls_of
 from .store import Store, state_of
 from .tables import ADJUDICATION, ANNOTATOR, ASSIGNMENT, STUDY, VOTE
 
@@ -25,7 +26,6 @@ _FROM = {
     "closed": ("open", "paused"),
     "unblinded": ("closed",),
 }
-FAST = 25.0  # characters of both answers per second: nobody reads that fast
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def adjudicate(store: Store, pair: str, choice: int, by: str, comment: str = "")
         store.log(connection, by, "adjudicated", pair=pair, choice=choice)
 
 
-def _standing(store: Store, person: Any, rows: Any, controls: list[Control]) -> Standing:
+def _standing(store: Store, person: Any, rows: Any, controls: list[ControlOutcome]) -> Standing:
     mine = [row for row in rows if row.annotator == person.id]
     voted = [row for row in mine if (row.kind, row.state) == ("regular", "voted")]
     seconds = sorted(row.seconds - row.hidden for row in voted)

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
 from ..analysis.votes import Vote, sign
+from ..findings.findings import ControlOutcome
 from .assigning import Assignment, answer_of, assignment_from
 from .store import Store
 from .tables import ADJUDICATION, ANNOTATOR, ASSIGNMENT, EVENT, VOTE
 
 IDLE = 600.0  # nobody reads for longer: what is beyond was a pause
-
-
-@dataclass(frozen=True)
-class Control:
-    """How an annotator met a control: of two answers, one damaged, they chose the sound one; of a
-    pair seen twice, they said the same with its sides exchanged."""
-
-    annotator: str
-    kind: str
-    passed: bool
 
 
 def votes_of(store: Store) -> list[Vote]:
@@ -42,20 +32,20 @@ def comments_of(store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def controls_of(store: Store) -> list[Control]:
-    """All controls that were voted on. A repetition passes where the same side wins, or a tie is a
+def controls_of(store: Store) -> list[ControlOutcome]:
+    """All controls that were voted on. A repetition passes where the same answer wins, or a tie is a
     tie again."""
     first: dict[tuple[str, str], int] = {}
-    found = []
+    found: list[ControlOutcome] = []
     for row in _rows(store):
         outcome = _outcome(row)
         if row.kind == "regular":
             first[row.annotator, row.pair] = outcome
         elif row.kind == "gold":
-            found.append(Control(row.annotator, "gold", outcome < 0))  # the second is damaged
+            found.append(ControlOutcome(row.annotator, "gold", outcome < 0))  # the second is damaged
         elif (row.annotator, row.pair) in first:
             same = first[row.annotator, row.pair] == outcome
-            found.append(Control(row.annotator, "repeat", same))
+            found.append(ControlOutcome(row.annotator, "repeat", same))
     return found
 
 

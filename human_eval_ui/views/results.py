@@ -1,12 +1,60 @@
-"""The owner's page of findings, after unblinding; and, before, what may leave without names."""
+"""The owner's page of findings, after unblinding; and, before it, what may leave without names."""
 
 from __future__ import annotations
 
-import streamlit as st
+from io import StringIO
 
+import streamlit as st
+from rich.console import Console
+
+from qwen_eval.errors import QwenEvalError
+from qwen_eval.human_eval_ui import exporting
+from qwen_eval.human_eval_ui.findings import text
+from qwen_eval.human_eval_ui.findings.export import votes_csv
+from qwen_eval.human_eval_ui.findings.figure import figure4
+from qwen_eval.human_eval_ui.findings.findings import Findings
+from qwen_eval.human_eval_ui.store import reading
 from qwen_eval.human_eval_ui.views.compare import Desk
 
+WIDTH = 110  # characters of a line
 
 def page(desk: Desk) -> None:
     """The whole page."""
-    st.info(desk.say("still_blind"))
+    st.title(desk.say("page_results"))
+    try:
+        if desk.store.state() == "unblinded":
+            _findings(desk)
+        else:
+            st.info(desk.say("still_blind"))
+        _export(desk)
+    except QwenEvalError as error:
+        st.error(str(error))
+
+
+def _findings(desk: Desk) -> None:
+    found = exporting.findings_of(desk.store)
+    for sentence in text.sentences(found):
+        st.text(sentence)
+    figure = figure4(found, language=desk.language)
+    st.image(figure, width="stretch")
+    st.code(_printed(found), language=None)
+    st.download_button(desk.say("export_figure"), figure, "figure.svg", "image/svg+xml")
+    votes = votes_csv(reading.votes_of(desk.store))
+    st.download_button(desk.say("export_votes"), votes, "votes.csv", "text/csv")
+
+
+def _printed(found: Findings) -> str:
+    console = Console(file=StringIO(), width=WIDTH, record=True)
+    for table in text.tables(found):
+        console.print(table)
+    return console.export_text()
+
+
+def _export(desk: Desk) -> None:
+    st.subheader(desk.say("export"))
+    lines = exporting.as_lines
+    blind = lines(exporting.blind_rows(desk.store))
+    st.download_button(desk.say("export_blind"), blind, "votes-blind.jsonl")
+    st.download_button(
+        desk.say("export_events"), lines(exporting.events(desk.store)), "events.jsonl"
+    )

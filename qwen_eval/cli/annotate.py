@@ -10,28 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qwen_eval.cli import annotate_judge
+from qwen_eval.cli.annotating import DEFAULT, Database, Json, StudyFolder, open_study
 from qwen_eval.cli.options import command_from
-from qwen_eval.cli.setup import say
+from qwen_eval.cli.setup import LANGUAGES, check_choice, say
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from qwen_eval.human_eval_ui.store.store import Store
+    from qwen_eval.human_eval_ui.findings.findings import Findings
     from qwen_eval.human_eval_ui.study.making import Gathered, Rules
     from qwen_eval.human_eval_ui.study.spec import Study
 
 app = typer.Typer(help="Compare answers blind: set a study up, serve it, close it, read it.")
 
+app.command("judge")(annotate_judge.command)
+
 OWNER = "owner"  # whose hand the command line is, in the log
-DEFAULT = Path("study")
-
-StudyFolder = Annotated[Path, typer.Argument(help="The study's folder.")]
-Database = Annotated[
-    str | None,
-    typer.Option(envvar="QWEN_EVAL_DATABASE", help="PostgreSQL address; else study.db there."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")]
-
-
 @app.callback(invoke_without_command=True)
 def command(context: typer.Context) -> None:
     """Serve the study in ./study, where there is one."""
@@ -163,7 +157,7 @@ def invite(
     """Print a link that lets one person in, once; a later one makes it void."""
     from qwen_eval.human_eval_ui.store import access
 
-    with closing(_open(study, database)) as store:
+    with closing(open_study(study, database)) as store:
         token = access.invite(store, name, role, email)  # type: ignore[arg-type]
     print(f"{url.rstrip('/')}/join?token={token}")
 
@@ -177,7 +171,7 @@ def revoke(
     """Send somebody away; their votes stay."""
     from qwen_eval.human_eval_ui.store import access
 
-    with closing(_open(study, database)) as store:
+    with closing(open_study(study, database)) as store:
         access.revoke(store, name)
     say(f"{name}: links and sessions open nothing any more")
 
@@ -202,7 +196,7 @@ def serve(
     serving.check_address(host, solo)
     if not 1 <= port <= 65535:
         raise UserError(f"--port {port}: give one from 1 to 65535")
-    with closing(_open(study, database)) as store:
+    with closing(open_study(study, database)) as store:
         here = url or f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
         if solo:
             say(f"without sign-in, for this machine: {here}")
@@ -218,7 +212,7 @@ def status(study: StudyFolder = DEFAULT, database: Database = None, as_json: Jso
     """How far a study is, by category and annotator."""
     from qwen_eval.human_eval_ui.store import owning
 
-    with closing(_open(study, database)) as store:
+    with closing(open_study(study, database)) as store:
         now = owning.progress(store)
         disputed = owning.disputes(store)
     if as_json:
@@ -261,16 +255,66 @@ def unblind(study: StudyFolder = DEFAULT, database: Database = None) -> None:
     _become(study, database, "unblinded")
 
 
+@app.command("report")
+def report(
+    study: StudyFolder = DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write the figure, an SVG, to a file.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="Of the figure: en or zh.")] = "en",
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """What the votes of an unblinded study say."""
+    from qwen_eval.fileio import write_atomic
+    from qwen_eval.human_eval_ui.exporting import findings_of
+    from qwen_eval.human_eval_ui.findings.figure import figure4
+
+    check_choice("--language", language, LANGUAGES)
+    with closing(open_study(study, database)) as store:
+        found = findings_of(store)
+    if out is not None:
+        write_atomic(out, figure4(found, language="zh" if language == "zh" else "en"))
+        say(f"wrote {out}")
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    _print(found)
+
+
+def _print(found: Findings) -> None:
+    from rich.console import Console
+
+    from qwen_eval.human_eval_ui.findings.text import sentences, tables
+
+    console = Console()
+    for sentence in sentences(found):
+        console.print(sentence, markup=False, highlight=False)
+    for table in tables(found):
+        console.print()
+        console.print(table)
+
+
+@app.command("export")
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    study: StudyFolder = DEFAULT,
+    names: Annotated[
+        bool, typer.Option("--names", help="Annotators by their names, not a1, a2.")
+    ] = False,
+    database: Database = None,
+) -> None:
+    """Write votes, log, findings and run directories; before unblinding, only what names none."""
+    from qwen_eval.human_eval_ui import exporting
+
+    with closing(open_study(study, database)) as store:
+        for path in exporting.export(store, out, names=names):
+            say(f"wrote {path}")
+
+
 def _become(study: Path, database: str | None, state: str) -> None:
     from qwen_eval.human_eval_ui.store import owning
 
-    with closing(_open(study, database)) as store:
+    with closing(open_study(study, database)) as store:
         owning.set_state(store, state, OWNER)
     say(f"{study}: {state}")
-
-
-def _open(folder: Path, database: str | None) -> Store:
-    from qwen_eval.human_eval_ui.store.store import open_store
-    from qwen_eval.human_eval_ui.study.spec import read_study
-
-    return open_store(read_study(folder), database)

@@ -1,0 +1,131 @@
+"""What leaves a study: before unblinding rows without systems, after it findings and run directories.
+
+    votes.jsonl, votes.csv, votes.parquet   every vote on a regular pair
+    runs/SYSTEM/                            a run directory for each system against the baseline
+    findings.json, figure.svg               what the votes say, and the shape of the paper's Figure 4
+    adjudications.jsonl, comments.jsonl     what the owner decided, what annotators wrote
+    events.jsonl                            everything that happened, the undone votes too
+
+Knows nothing of pages or commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import write_atomic
+from qwen_eval.results import read_run
+
+from .analysis.votes import Vote
+from .findings.export import write_votes
+from .findings.figure import figure4
+from .findings.findings import Findings, findings
+from .findings.runs import write_runs
+from .judging import judge_rows, votes_of
+from .store import owning, reading
+from .store.store import Store
+
+JUDGES = "judges"  # a folder of the study, with a run for each judge
+_NAMED = ("left", "right", "left_length", "right_length", "left_markdown", "right_markdown")
+
+
+def findings_of(store: Store) -> Findings:
+    """What the votes say. Raises RefusedError before unblinding, UserError without votes."""
+    owning.must_be_unblinded(store, "findings")
+    spec = store.study.spec
+    return findings(
+        reading.votes_of(store),
+        spec.baseline,
+        judges=judges_of(store),
+        controls=reading.controls_of(store),
+        alpha=spec.plan.alpha,
+        seed=spec.plan.seed,
+    )
+
+
+def judges_of(store: Store) -> dict[str, list[Vote]]:
+    """The votes of every judge that was asked, by name. Raises UserError for a run that cannot be
+    read."""
+    rows = judge_rows(store.study.items, store.pairs.regular.values())
+    folders = sorted((store.study.folder / JUDGES).glob("*/run.json"))
+    found = {}
+    for folder in (path.parent for path in folders):
+        run = read_run(folder)
+        found[folder.name] = votes_of(run.samples, rows, folder.name)
+    return found
+
+
+def blind_rows(store: Store) -> list[dict[str, Any]]:
+    """Every vote without what could tell the systems apart: which stood where, and the lengths of
+    what they wrote."""
+    rows = [asdict(vote) for vote in reading.votes_of(store)]
+    return [{key: value for key, value in row.items() if key not in _NAMED} for row in rows]
+
+
+def events(store: Store) -> list[dict[str, Any]]:
+    """The log, the one thing that a study never loses."""
+    return list(reading.events_of(store))
+
+
+def export(store: Store, out: Path, *, names: bool = False) -> list[Path]:
+    """Write all that may leave by now into a folder; `names`: annotators by their names instead of
+    a1, a2. Before unblinding no system is named. Raises UserError where it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if store.state() != "unblinded":
+            return [
+                write_lines(out / "votes-blind.jsonl", _named(store, blind_rows(store), names)),
+                write_lines(out / "events.jsonl", events(store)),
+            ]
+        return _export_all(store, out, names)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+
+
+def _export_all(store: Store, out: Path, names: bool) -> list[Path]:
+    found = findings_of(store)
+    spec = store.study.spec
+    votes = reading.votes_of(store)
+    if names:
+        called = reading.people(store)
+        votes = [replace(vote, annotator=called[vote.annotator]) for vote in votes]
+    written = write_votes(votes, out)
+    if spec.baseline is not None:
+        study = {"name": spec.name, "digest": spec.digest}
+        written += write_runs(votes, spec.baseline, out / "runs", study)
+    text = json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n"
+    for name, whole in (("findings.json", text), ("figure.svg", figure4(found))):
+        write_atomic(out / name, whole)
+        written.append(out / name)
+    decided = [
+        {"pair": pair, "item": (known := store.pairs[pair]).item, "first": known.first}
+        | {"second": known.second, "choice": choice}
+        for pair, choice in reading.adjudications_of(store).items()
+    ]
+    return [
+        *written,
+        write_lines(out / "adjudications.jsonl", decided),
+        write_lines(out / "comments.jsonl", _named(store, reading.comments_of(store), names)),
+        write_lines(out / "events.jsonl", events(store)),
+    ]
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """As JSON lines."""
+    write_atomic(path, as_lines(rows))
+    return path
+
+
+def as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The bytes of such a file."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _named(store: Store, rows: list[dict[str, Any]], names: bool) -> list[dict[str, Any]]:
+    called = reading.people(store) if names else {}
+    return [row | {"annotator": called.get(row["annotator"], row["annotator"])} for row in rows]
