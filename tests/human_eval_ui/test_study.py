@@ -1,0 +1,200 @@
+"""A study is frozen from runs or lines, and nothing in it changes unseen."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from qwen_eval.errors import UserError
+from qwen_eval.fileio import file_hash
+from qwen_eval.human_eval_ui.instructions import load_instructions
+from qwen_eval.human_eval_ui.study import making, pairs
+from qwen_eval.human_eval_ui.study.making import Rules
+from qwen_eval.human_eval_ui.study.spec import read_study
+from tests.cli.command import qwen_eval
+from tests.human_eval_ui.made_study import lines, made_study, write_lines
+
+RULES = Rules(control_every=0)
+
+
+def answering(folder: Path, name: str, limit: int = 6, **replies: str) -> Path:
+    """A run of human300 whose model says its name, the instruction's own words, or what is given
+    by a part of the instruction."""
+    script = folder / f"{name}.jsonl"
+    rules = [{"contains": part, "text": reply} for part, reply in replies.items()]
+    rules.append({"contains": "", "text": f"我是 {name}，很高兴回答。"})
+    script.write_text("".join(json.dumps(rule, ensure_ascii=False) + "\n" for rule in rules))
+    done = qwen_eval("run", "--tasks", "human300", "--model", f"mock:{script}", "--limit", limit,
+                     "--out", folder / name)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: answering(folder, name) for name in ("east", "west")}
+
+
+def test_answers_of_runs_stand_beside_their_instructions(
+    tmp_path: Path, runs: dict[str, Path]
+) -> None:
+    gathered = making.from_runs(list(runs.values()), RULES)
+    study = making.make_study(tmp_path / "study", gathered, None, RULES)
+    known = {each.id: each for each in load_instructions()}
+    assert len(study.items) == 6
+    for name, item in study.items.items():
+        assert (item.text, item.points) == (known[name].text, known[name].points)
+        assert len(item.answers) == 2
+    assert [system.run for system in study.spec.systems] == ["east", "west"]
+
+
+def test_a_system_that_names_itself_is_masked(tmp_path: Path) -> None:
+    rows = lines(3, ("falcon-x", "y"))
+    for row in rows:
+        row["answers"]["falcon-x"] += "我是 Falcon-X，也不是通义千问。"
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    gathered = making.from_lines(path, RULES)
+    study = making.make_study(tmp_path / "study", gathered, "y", RULES)
+    for item in study.items.values():
+        answer = item.answers["falcon-x"]
+        assert answer.masked == 2
+        assert "alcon" not in answer.text
+        assert "千问" not in answer.text
+        assert answer.length == len(answer.text)
+        assert item.answers["y"].masked == 0
+
+
+def test_pairs_are_against_the_baseline_or_all(tmp_path: Path) -> None:
+    three = ("a", "b", "c")
+    against = made_study(tmp_path / "one", systems=three, baseline="b")
+    assert against.versus == (("a", "b"), ("b", "c"))
+    everybody = made_study(tmp_path / "two", systems=three, baseline=None)
+    assert everybody.versus == (("a", "b"), ("a", "c"), ("b", "c"))
+    found = pairs.pairs_of(everybody)
+    assert len(found.regular) == 36
+    assert not any(name in pair for pair in found.regular for name in three)
+
+
+def test_attention_pairs_hold_one_answer_twice_once_damaged(tmp_path: Path) -> None:
+    found = pairs.pairs_of(study := made_study(tmp_path, gold=5))
+    assert len(found.gold) == 5
+    for name, pair in found.gold.items():
+        sound = study.items[pair.item].answers[pair.first].text
+        assert sorted(found.damaged[name].text) == sorted(sound)
+        assert found.damaged[name].text != sound
+
+
+def test_the_folder_is_closed_to_others_and_tells_what_it_holds(tmp_path: Path) -> None:
+    study = made_study(tmp_path)
+    assert stat.S_IMODE((study.folder / "key").stat().st_mode) == 0o600
+    assert study.spec.items_digest == file_hash(study.folder / "items.jsonl")
+    assert study.spec.plan.primary.startswith("net preference")
+    assert read_study(study.folder).spec.digest == study.spec.digest
+    assert repr(study.key) not in repr(study)
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "key"])
+def test_a_frozen_file_that_changed_is_refused(tmp_path: Path, name: str) -> None:
+    study = made_study(tmp_path)
+    path = study.folder / name
+    text = path.read_text("utf-8")
+    path.write_text(text.replace(text[5], "0" if text[5] != "0" else "1", 1), "utf-8")
+    with pytest.raises(UserError, match=f"{name}: changed since the study was frozen"):
+        read_study(study.folder)
+
+
+def test_rules_that_changed_are_another_study(tmp_path: Path) -> None:
+    study = made_study(tmp_path)
+    path = study.folder / "study.json"
+    raw = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(raw | {"overlap": 9}), "utf-8")
+    assert read_study(study.folder).spec.digest != study.spec.digest
+    path.write_text(json.dumps(raw | {"votes": 9}), "utf-8")
+    with pytest.raises(UserError, match=r"study\.json: not a study of this version \(votes"):
+        read_study(study.folder)
+    with pytest.raises(UserError, match="no study there"):
+        read_study(tmp_path)
+
+
+def test_a_study_begins_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    made_study(tmp_path)
+    with pytest.raises(UserError, match="not empty"):
+        made_study(tmp_path)
+
+
+def spoilt(row: dict, **changes: object) -> dict:
+    return {**row, **changes}
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ({"id": "i00"}, "line 3: id: i00 was there before"),
+        ({"text": " "}, "line 3: id, category and text must not be empty"),
+        ({"answers": {"north": "x"}}, "line 3: answers: of north; every line has those of the same"),
+        ({"answers": {"north": "x", "east": "y"}}, "line 3: answers: of east, north; every line"),
+        ({"answers": {"north": "x", "south": "\n"}}, r"line 3: answers\.south: empty"),
+        ({"answers": {"north": "x", "south": 5}}, r"line 3: answers\.south: "),
+        ({"prompt": "x"}, "line 3: prompt: "),
+    ],
+)
+def test_a_corrupt_line_is_named(tmp_path: Path, last: dict, told: str) -> None:
+    rows = lines(3)
+    rows[2] = spoilt(rows[2], **last)
+    with pytest.raises(UserError, match=rf"a\.jsonl, {told}"):
+        making.from_lines(write_lines(tmp_path / "a.jsonl", rows), RULES)
+
+
+def test_a_torn_or_empty_file_is_named(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", lines(2))
+    path.write_text(path.read_text("utf-8")[:-30], "utf-8")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2"):
+        making.from_lines(path, RULES)
+    path.write_text("", "utf-8")
+    with pytest.raises(UserError, match="holds no instruction"):
+        making.from_lines(path, RULES)
+
+
+def test_runs_over_different_instructions_are_refused(
+    tmp_path: Path, runs: dict[str, Path]
+) -> None:
+    other = answering(tmp_path, "north", limit=5)
+    with pytest.raises(UserError, match=r"north: answers other instructions than .*east: 1 are in"):
+        making.from_runs([runs["east"], other], RULES)
+
+
+def test_empty_answers_are_told_and_may_be_taken(tmp_path: Path, runs: dict[str, Path]) -> None:
+    silent = answering(tmp_path, "silent", **{"": "  "})
+    with pytest.raises(UserError, match=r"silent: 6 answers are empty .*--allow-empty"):
+        making.from_runs([runs["east"], silent], RULES)
+    gathered = making.from_runs([runs["east"], silent], Rules(empty=True))
+    study = making.make_study(tmp_path / "study", gathered, None, Rules())
+    assert {a.text for i in study.items.values() for a in i.answers.values()} >= {""}
+
+
+def test_an_unfinished_or_foreign_run_is_refused(tmp_path: Path, runs: dict[str, Path]) -> None:
+    torn = answering(tmp_path, "torn")
+    (torn / "DONE").unlink()
+    with pytest.raises(UserError, match="torn: not finished"):
+        making.from_runs([runs["east"], torn], RULES)
+    done = qwen_eval("run", "--tasks", "tiny_pairs", "--model", "mock:random", "--limit", 3,
+                     "--out", tmp_path / "pairs")  # fmt: skip
+    assert done.returncode == 0
+    with pytest.raises(UserError, match=r"a run of human300 alone is needed, not of tiny_pairs"):
+        making.from_runs([runs["east"], tmp_path / "pairs"], RULES)
+    with pytest.raises(UserError, match="two run directories at least"):
+        making.from_runs([runs["east"]], RULES)
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [({"overlap": 0}, "--overlap 0"), ({"control_every": 1}, "--control-every 1"),
+     ({"gold": -1}, "--gold -1"), ({"lease": 0.0}, "--lease"), ({"quota": 0}, "--quota 0")],
+)  # fmt: skip
+def test_rules_out_of_range_are_refused(rules: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        Rules(**rules)
