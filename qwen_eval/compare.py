@@ -54,10 +54,10 @@ class TaskComparison:
     `baseline`, `candidate`: their scores, over the same items with the same weights. `paired`: what
     was gained, above zero where the candidate is better: candidate minus baseline, or baseline
     minus candidate where less is better (bits per byte). `left_out`: items that only one run has
-    (`unmatched`), that failed in one (`errors`), or
-    that the recipe excludes in both (`excluded`, which is no fault; absent where there are none).
-    `p_adjusted`: two-sided, Holm's over the tasks compared. `detectable`: the smallest drop that
-    this many items with this much disagreement would show (one-sided, power 0.8).
+    (`unmatched`), that failed in one (`errors`), or that the recipe excludes in both (`excluded`,
+    which is no fault; absent where there are none). `p_adjusted`: two-sided, Holm's over the tasks
+    compared. `detectable`: the smallest drop that this many items with this much disagreement would
+    show (one-sided, power 0.8).
     """
 
     task: str
@@ -193,6 +193,7 @@ def _weights(
     weights = weights_of(metric, [a for a, _ in pairs])
     others = weights_of(metric, [b for _, b in pairs])
     if weights and others and measure_of(metric).polled:
+        # A vote more in one run makes it no other item.
         return [(a + b) / 2 for a, b in zip(weights, others, strict=True)]
     if weights != others:
         raise RefusedError(f"{name}: not comparable: the items do not weigh the same in both runs")

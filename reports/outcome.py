@@ -88,5 +88,5 @@ def win_tie_loss(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]]
 def _mean(records: Sequence[SampleRecord], key: str) -> float:
     return weighted_mean(
         [record.values[key] for record in records],
-        [record.values.get("votes", 1.0) for record in records],
+        [record.values.get("votes") or 1.0 for record in records],
     )

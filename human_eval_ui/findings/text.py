@@ -13,7 +13,7 @@ from qwen_eval.paired import Paired
 
 from ..analysis.resampling import Estimate
 from ..analysis.strength import Coefficient, Strength
-from .findings import FAST, Findings, Passed, Reliability, Verdict
+from .findings import FAST, Findings, Passed, Verdict
 from .words import p_value, percent, plain, points
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def sentences(found: Findings) -> list[str]:
 
 
 def tables(found: Findings) -> list[Table]:
-    """Shares by category, strengths, agreement and biases, annotators: those that have rows."""
-    made = (_shares(found), _strengths(found), _agreement(found), _annotators(found))
+    """Shares by category for each system, strengths, agreement and biases, annotators: those that
+    have rows. `few`: too few items, or too wide an interval, for a conclusion."""
+    made = [_shares(found, verdict) for verdict in found.verdicts]
+    made += [_strengths(found), _agreement(found), _annotators(found)]
     return [table for table in made if table.row_count]
 
 
@@ -91,28 +93,22 @@ def _doubts(found: Findings) -> Iterator[str]:
     held = [*(fit.separated if (fit := found.strengths.fit) else ())]
     held += [*(fit.separated if (fit := found.styled.fit) else ())]
     if held:
-        yield (
-            f"All votes on {', '.join(map(plain, dict.fromkeys(held)))} went one way: a prior "
-            "keeps these strengths finite."
-        )
+        names = ", ".join(map(plain, dict.fromkeys(held)))
+        yield f"Only a prior keeps the strengths of {names} finite: such votes all went one way."
 
 
-def _shares(found: Findings) -> Table:
+def _shares(found: Findings, verdict: Verdict) -> Table:
     table = _table(
-        "Votes by category",
-        ("system", "category"),
-        ("items", "votes", "win", "tie", "lose", "net", _level(found), "p (Holm)", "both bad", ""),
+        f"{plain(verdict.system, 30)} against {plain(verdict.baseline, 30)}, percent of votes",
+        ("category",),
+        ("items", "votes", "win", "tie", "lose", "net", _level(found), "p\n(Holm)", ""),
     )
-    for one in found.shares:
-        few = "too few" if one.few else ""
-        p = one.p_adjusted
-        if one.category is None:
-            p = next(v.p for v in found.verdicts if v.system == one.system)
-        name, category = (one.system, "all") if one.category is None else ("", one.category)
+    for one in (one for one in found.shares if one.system == verdict.system):
         parts = (percent(part.value) for part in (one.win, one.tie, one.lose))
-        figures = (points(one.net.delta), _range(one.net), p_value(p).removeprefix("= "))
-        _add(table, name, category, one.items, one.votes, *parts, *figures,
-             percent(one.both_bad), few)  # fmt: skip
+        figures = (one.items, one.votes, *parts, points(one.net.delta), _range(one.net))
+        p = verdict.p if one.category is None else one.p_adjusted
+        category = "all" if one.category is None else one.category
+        _add(table, category, *figures, p_value(p).removeprefix("= "), "few" if one.few else "")
     return table
 
 
@@ -184,21 +180,19 @@ def _annotators(found: Findings) -> Table:
             alpha,
             *(points(one.without[s]) if s in one.without else "–" for s in systems),
             f"{own.seconds:.1f}" if own else "–",
-            _hasty(one),
-            _passed(one.gold),
-            _passed(one.repeats),
+            _of(one.fast, one.timed),
+            _gold(one.gold),
+            _of(one.repeats.passed, one.repeats.of) if one.repeats else "–",
         )
     return table
 
 
-def _hasty(one: Reliability) -> str:
-    return f"{one.fast} of {one.timed}" if one.timed else "–"
+def _of(some: int, of: int) -> str:
+    return f"{some} of {of}" if of else "–"
 
 
-def _passed(one: Passed | None) -> str:
-    if one is None:
-        return "–"
-    return f"{one.passed} of {one.of} {_range(one.share, '{:.0%}'.format)}"
+def _gold(one: Passed | None) -> str:
+    return f"{_of(one.passed, one.of)} {_range(one.share, '{:.0%}'.format)}" if one else "–"
 
 
 def _ranks_of(best: int, worst: int) -> str:
@@ -230,13 +224,13 @@ def _table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
     from rich.text import Text
 
     table = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold",
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold",
         title=Text(title, style="bold"), title_justify="left",
     )  # fmt: skip
     for name in words:
         table.add_column(Text(name), overflow="fold")
     for name in figures:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", overflow="fold")
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -10,7 +12,14 @@ import pytest
 
 from qwen_eval.errors import UserError
 from qwen_eval.human_eval_ui.analysis.votes import Vote
-from qwen_eval.human_eval_ui.findings.figure import NET, OURS, THEIRS, figure4
+from qwen_eval.human_eval_ui.findings.figure import (
+    NET,
+    OURS,
+    PUBLISHED,
+    TEMPLATES,
+    THEIRS,
+    figure4,
+)
 from qwen_eval.human_eval_ui.findings.findings import Findings, findings
 from qwen_eval.paper import published
 from tests.human_eval_ui.studies import styled
@@ -108,9 +117,13 @@ def test_both_languages_say_all(found: Findings) -> None:
     said = texts(ET.fromstring(chinese))
     for word in ("平均", "知识", "语言理解", "创意写作", "数学", "编程", "胜", "平", "负"):
         assert word in said
-    english = set(texts(ET.fromstring(figure4(found))))
-    # What stands in both are names and figures.
-    assert not [t for t in english & set(said) if any(w in t for w in ("the", "votes", "Bold"))]
+    known = json.loads((TEMPLATES / "zh.json").read_text(encoding="utf-8"))
+    source = (TEMPLATES / "figure4.svg").read_text(encoding="utf-8")
+    source += (TEMPLATES.parent / "figure.py").read_text(encoding="utf-8").replace("say(", "_(")
+    wanted = set(re.findall(r"""_\(\s*"([^"]+)\"""", source)) | {"win", "tie", "lose"}
+    assert wanted | {title for _, title in PUBLISHED.values()} == known.keys()
+    for english, translated in known.items():
+        assert set(re.findall(r"%\(\w+\)s", english)) == set(re.findall(r"%\(\w+\)s", translated))
 
 
 def test_the_same_findings_are_the_same_bytes(found: Findings) -> None:

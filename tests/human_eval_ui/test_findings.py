@@ -179,9 +179,19 @@ def test_sentences_come_first_and_hold_the_figures(found: Findings) -> None:
     strong = next(v for v in found.verdicts if v.system == "strong")
     assert f"strong is preferred to base: net +{100 * strong.net.value:.1f} points" in text
     assert f"{len(STUDY)} votes on 40 items by 3 annotators; intervals at 90%" in text
-    assert text.index("is preferred") < text.index("Votes by category")
+    assert text.index("is preferred") < text.index("strong against base, percent of votes")
     assert "judge idle: no vote on the same" in text
     assert "named their maker" in text
+
+
+def test_no_figure_is_cut_on_a_narrow_terminal(found: Findings) -> None:
+    wide, narrow = (shown(found, width) for width in (200, 80))
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines()[len(sentences(found)) :])) <= 80
+    for one in found.shares:
+        row = [f"{100 * part.value:.1f}" for part in (one.win, one.tie, one.lose)]
+        for text in (wide, narrow):
+            assert " ".join(row) in " ".join(text.split())
 
 
 def test_names_act_on_no_terminal() -> None:

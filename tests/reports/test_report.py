@@ -294,7 +294,7 @@ def test_watching_it_reads_itself_again() -> None:
 def sentences() -> set[str]:
     """Every English text that the page may say."""
     found: set[str] = set(OUTCOMES) | set(render._BROWSER_WORDS.values())
-    found |= {"exact McNemar", "clustered", "bootstrap", "Table", "Figure", "same"}
+    found |= {"exact McNemar", "clustered", "bootstrap", "Table", "Figure", "same", "points"}
     for unit in ("perplexity", "bits per byte", "nats per token"):
         found |= {unit, f"{unit}, less is better"}
     for path in render.TEMPLATES.glob("*.html"):
