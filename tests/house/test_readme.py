@@ -25,7 +25,7 @@ COMMANDS = [
 FAR = ("hf:", "openai:", "models pull smollm2")
 # These take long, or what comes of them; tests/cli/test_from_raw_text.py and test_context.py run
 # them small.
-LONG = ("train pretrain tiny", "train sft", "convert", "qwen-eval context")
+LONG = ("train pretrain tiny", "train sft", "convert", "qwen-eval context", "annotate serve")
 
 
 @pytest.fixture(scope="module")
