@@ -1,4 +1,4 @@
-"""The instructions that people compare answers to: 300 in Chinese and in English, written for this.
+"""The instructions that people compare answers to: 300 of our own, in Chinese and English.
 
 The paper's Figure 4 rests on 300 Chinese instructions about knowledge, language understanding,
 creative writing, mathematics and coding, which it does not publish; ours take their place. Under
