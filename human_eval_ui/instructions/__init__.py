@@ -1,9 +1,10 @@
-"""The instructions that people compare answers to: 300 in Chinese, written for this project.
+"""The instructions that people compare answers to: 300 of our own, in Chinese and English.
 
 The paper's Figure 4 rests on 300 Chinese instructions about knowledge, language understanding,
-creative writing, mathematics and coding, which it does not publish; ours take their place. They lie
-as JSON lines, one file a category, one folder a language. What an annotator should look for in an
-answer stands beside each of them. Knows nothing of models, answers or votes.
+creative writing, mathematics and coding, which it does not publish; ours take their place. Under
+the same id the English one asks the same, or the same skill where the Chinese one lives from its
+language. They lie as JSON lines, one file a category, one folder a language. What an annotator
+should look for in an answer stands beside each of them. Knows nothing of models, answers or votes.
 """
 
 from __future__ import annotations
