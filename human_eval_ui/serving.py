@@ -8,6 +8,7 @@ machine only. Knows nothing of what the pages show.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -49,12 +50,10 @@ def serve(store: Store, host: str, port: int, *, solo: bool = False, secure: boo
     """Serve the study until stopped. `solo`: without sign-in, as one person who is owner and
     annotator; `secure`: visitors come by https, through a proxy.
 
-    Raises RefusedError for `solo` on an address that others can reach, UserError for a port that is
-    taken.
+    Raises what check_address does.
     """
     global _served  # noqa: PLW0603 - Streamlit runs our script anew for every visit
-    check_address(host, solo)
-    _check_port(host, port)
+    check_address(host, port, solo)
     import streamlit as st
     from starlette.routing import Route
 
@@ -84,13 +83,21 @@ def settings(host: str, port: int) -> dict[str, Any]:
     }
 
 
-def check_address(host: str, solo: bool) -> None:
-    """Raises RefusedError where a page without sign-in would be open to others."""
+def check_address(host: str, port: int, solo: bool) -> None:
+    """Raises RefusedError where a page without sign-in would be open to others, UserError where
+    nothing can be served: a host that is none of this machine's, a port that is taken."""
     if solo and not _is_loopback(host):
         raise RefusedError(
             f"--host {host}: others can reach it, and with --solo nobody signs in; leave --solo "
             "out and invite them, or serve 127.0.0.1"
         )
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--host {host} --port {port}: {error}") from error
 
 
 def has_login() -> bool:
@@ -108,18 +115,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _check_port(host: str, port: int) -> None:
-    import socket
-
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host.strip("[]"), port))
-    except OSError as error:
-        raise UserError(f"--host {host} --port {port}: {error.strerror or error}") from error
 
 
 def _alone(store: Store) -> Person:

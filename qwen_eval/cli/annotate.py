@@ -193,9 +193,7 @@ def serve(
     from qwen_eval.human_eval_ui import serving
     from qwen_eval.human_eval_ui.store import access
 
-    serving.check_address(host, solo)
-    if not 1 <= port <= 65535:
-        raise UserError(f"--port {port}: give one from 1 to 65535")
+    serving.check_address(host, port, solo)
     with closing(open_study(study, database)) as store:
         here = url or f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
         if solo:

@@ -13,6 +13,7 @@ from qwen_eval.human_eval_ui.store.store import open_store
 from qwen_eval.human_eval_ui.store.voting import Ballot
 from qwen_eval.human_eval_ui.study.spec import read_study
 from tests.cli.command import qwen_eval
+from tests.human_eval_ui.made_study import made_study
 
 LIMIT = 8
 SYSTEMS = ("plain", "rich")
@@ -43,6 +44,12 @@ def study(tmp_path: Path, runs: list[Path]) -> Path:
     assert f"{LIMIT} pairs × 3 votes = {3 * LIMIT}" in done.stdout
     assert f"with {LIMIT} items and 3 votes you can tell ±" in done.stdout
     return tmp_path / "study"
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that nothing is done with."""
+    return made_study(tmp_path_factory.mktemp("frozen")).folder
 
 
 def say(study: Path, *words: object) -> str:
@@ -155,7 +162,7 @@ def test_states_go_one_way(study: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(
-    study: Path, words: list[Any], code: int, told: str, tmp_path: Path
+    frozen: Path, words: list[Any], code: int, told: str, tmp_path: Path
 ) -> None:
     if not words:  # without a word it serves ./study, and says how to make one where there is none
         empty = tmp_path / "empty"
@@ -163,7 +170,7 @@ def test_mistakes_are_one_line(
         done = qwen_eval("annotate", cwd=empty)
         assert (done.returncode, "no study in ./study" in done.stderr) == (2, True)
         return
-    done = qwen_eval("annotate", *words, cwd=study.parent)
+    done = qwen_eval("annotate", *words, cwd=frozen.parent)
     assert (done.returncode, done.stdout) == (code, "")
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

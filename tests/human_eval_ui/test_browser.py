@@ -49,8 +49,13 @@ class Visitor:
         return int(found[1])
 
     def wait_for(self, done: int) -> None:
-        """Until the page says so many."""
+        """Until the page says so many, and all of it is there."""
         self.page.get_by_text(f"已完成 {done} / ").wait_for()
+        self.settle()
+
+    def settle(self) -> None:
+        """Until the server has said all it has to say."""
+        self.page.locator(".stApp[data-test-script-state=notRunning]").wait_for()
 
     def vote(self, key: str, *, mouse: bool = False) -> None:
         """By key or by mouse."""

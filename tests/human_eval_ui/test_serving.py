@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
-from qwen_eval.errors import RefusedError
+from qwen_eval.errors import RefusedError, UserError
 from qwen_eval.human_eval_ui import serving
 from qwen_eval.human_eval_ui.store import access
 from tests.human_eval_ui.made_study import made_store
@@ -16,15 +17,23 @@ from tests.human_eval_ui.made_study import made_store
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
 def test_a_page_without_sign_in_stays_on_this_machine(host: str) -> None:
     with pytest.raises(RefusedError, match=f"--host {re.escape(host)}: others can reach it"):
-        serving.check_address(host, solo=True)
-    serving.check_address(host, solo=False)
+        serving.check_address(host, 0, solo=True)
     assert serving.settings(host, 80)["server.allowedHosts"] == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost", "127.9.9.9"])
 def test_this_machine_is_known(host: str) -> None:
-    serving.check_address(host, solo=True)
+    serving.check_address(host, 0, solo=True)
     assert "localhost" in serving.settings(host, 80)["server.allowedHosts"]
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--host 127.0.0.1 --port {port}: .*in use"):
+            serving.check_address("127.0.0.1", port, solo=False)
 
 
 def test_an_invitation_is_exchanged_by_a_press_alone(tmp_path: Path) -> None:
