@@ -78,8 +78,8 @@ def _inert(children: list[Token]) -> Iterator[Token]:
             texts.append("")
         elif child.type == "link_close":
             address, text = addresses.pop(), texts.pop()
-            if address and text != address:
-                yield _text(f" ({address})")
+            if text not in (address, address.removeprefix("mailto:")):
+                yield _text(f" ({address})" if address else "")
         elif child.type == "image":
             yield _text(f"[图片: {_alt(child)}]")
         else:

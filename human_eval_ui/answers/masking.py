@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from unicodedata import normalize
 
 from .characters import INVISIBLE
@@ -89,18 +89,17 @@ class _Folded:
 
 def _told(folded: str, names: tuple[str, ...]) -> list[_Word]:
     """Words that tell the writer, in order, none within another."""
-    certain = _apart([*_words(_own(names), folded), *_words(ALWAYS, folded)])
-    doubtful = [*_words(PRODUCTS, folded, PRODUCT), *_words(MAKERS, folded, MAKER)]
-    return list(_in_context(folded, _apart([*certain, *doubtful])))
-
-
-def _apart(words: list[_Word]) -> list[_Word]:
-    """In order, without those that overlap an earlier one; of one place, certain and long first."""
-    kept: list[_Word] = []
-    for word in sorted(words, key=lambda word: (word.start, word.sign != MASK, -word.end)):
-        if not kept or word.start >= kept[-1].end:
-            kept.append(word)
-    return kept
+    certain = [*_words(_own(names), folded), *_words(ALWAYS, folded)]
+    certain.sort(key=lambda word: (word.start, -word.end))
+    taken = bytearray(len(folded))
+    words: list[_Word] = []
+    doubtful = (_words(PRODUCTS, folded, PRODUCT), _words(MAKERS, folded, MAKER))
+    for word in chain(certain, *doubtful):
+        if not any(taken[word.start : word.end]):
+            taken[word.start : word.end] = b"\1" * (word.end - word.start)
+            words.append(word)
+    words.sort(key=lambda word: word.start)
+    return list(_in_context(folded, words))
 
 
 def _in_context(folded: str, words: list[_Word]) -> Iterator[_Word]:

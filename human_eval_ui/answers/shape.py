@@ -16,8 +16,8 @@ _COUNTED = {"heading_open", "list_item_open", "strong_open", "code_inline", "cod
 def normalise(text: str) -> str:
     """The text as `visible` leaves it, without white space at the ends of lines, without blank
     lines at its ends, and with two blank lines in a row at most. Idempotent."""
-    # A line of white space is indented by nothing, so only the first line's indent must stay.
     lines = _TRAILING.sub("", visible(text))
+    # The first line may be indented: only line ends go.
     return _BLANK.sub("\n\n\n", lines).strip("\n")
 
 

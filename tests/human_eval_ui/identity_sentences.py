@@ -66,6 +66,8 @@ TOLD = (
     "I'm ⟦Phi⟧, a small language model developed by ⟦Microsoft⟧.",
     "I belong to the ⟦Llama⟧ family.",
     "I am based on the ⟦Gemini⟧ architecture.",
+    "科大⟦讯飞星火⟧是什么？",
+    "见 https://⟦tongyi.aliyun⟧.com 与 https://⟦kimi.moonshot⟧.cn 。",
     # Disguised
     "我是⟦Ｑｗｅｎ⟧。",
     "我是⟦Q\u200bw\u200be\u200bn⟧。",

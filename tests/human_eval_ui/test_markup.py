@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lxml import html as lxml_html  # type: ignore[import-untyped]
 from markdown_it import MarkdownIt
 
+from qwen_eval.human_eval_ui.answers import markup
 from qwen_eval.human_eval_ui.answers.characters import visible
 from qwen_eval.human_eval_ui.answers.markup import plain, to_html
 from qwen_eval.human_eval_ui.answers.parser import DEEPEST, LONGEST, MOST_BRACKETS, MOST_CELLS
@@ -92,6 +93,14 @@ def test_no_payload_acts(payload: str) -> None:
     assert "<" not in plain(payload)
 
 
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_second_lock_holds_alone(payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    naive = MarkdownIt("commonmark", {"maxNesting": 10}).enable("table")
+    monkeypatch.setattr(markup, "parse", lambda text: naive.parse(visible(text)))
+    monkeypatch.setattr(markup, "_strip", lambda token: None)
+    assert_inert(to_html(payload))
+
+
 def test_the_corpus_is_large_and_reaches_what_it_aims_at() -> None:
     assert len(set(PAYLOADS)) == len(PAYLOADS) >= 100
     # The parser as it comes lets the payloads through.
@@ -154,6 +163,7 @@ def test_benign_markdown_looks_as_the_parser_alone_would_have_it(text: str) -> N
         ("<https://e.example/a>", "https://e.example/a"),
         ("[https://e.example](https://e.example)", "https://e.example"),
         ("[x](https://e.example/%E4%B8%AD)", "x (https://e.example/中)"),
+        ("<mail@e.example>", "mail@e.example"),
         ("[x]()", "x"),
         ("![猫](https://e.example/c.png)", "[图片: 猫]"),
         ("![*a* `b`\nc](x)", "[图片: a b c]"),

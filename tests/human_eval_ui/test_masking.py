@@ -84,6 +84,8 @@ def test_words_of_the_instruction_stay(asked: str, text: str, expected: str) -> 
         ("polaris", "Polaris是polarise的Ｐolaris2", f"{MASK}是polarise的{MASK}2"),
         ("晨星", "我是晨星。", f"我是{MASK}。"),
         ("a.b*c(", "a.b*c( and axbc", f"{MASK} and axbc"),
+        ("qwen", "我是Qwen2.5-7B。", f"我是{MASK}。"),
+        ("qwen-7b-dawn", "Qwen-7B-Dawn or Qwen-7B", f"{MASK} or {MASK}"),
         ("x", "x is unknown", "x is unknown"),
         ("--", "a -- b", "a -- b"),
         (" ", "a b", "a b"),
