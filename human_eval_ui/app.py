@@ -11,12 +11,12 @@ from functools import partial
 import streamlit as st
 
 from qwen_eval.human_eval_ui import serving
-from qwen_eval.human_eval_ui.views import compare, disputes, look, progress, results
-from qwen_eval.human_eval_ui.views.compare import Desk
-from qwen_eval.human_eval_ui.views.words import LANGUAGES, Language, say
 from qwen_eval.human_eval_ui.store import access
 from qwen_eval.human_eval_ui.store.access import Person
 from qwen_eval.human_eval_ui.store.store import StoreError
+from qwen_eval.human_eval_ui.views import compare, disputes, look, progress, results
+from qwen_eval.human_eval_ui.views.compare import Desk
+from qwen_eval.human_eval_ui.views.words import LANGUAGES, Language, say
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""What leaves a study: before unblinding rows without systems, after it findings and run directories.
+"""What leaves a study: before unblinding rows without systems, after it findings and runs.
 
     votes.jsonl, votes.csv, votes.parquet   every vote on a regular pair
     runs/SYSTEM/                            a run directory for each system against the baseline
-    findings.json, figure.svg               what the votes say, and the shape of the paper's Figure 4
+    findings.json, figure.svg               what the votes say, in the shape of the paper's too
     adjudications.jsonl, comments.jsonl     what the owner decided, what annotators wrote
     events.jsonl                            everything that happened, the undone votes too
 

@@ -68,8 +68,8 @@ def judge_rows(items: Mapping[str, StudyItem], pairs: Iterable[Pair]) -> list[Ju
 def votes_of(
     samples: Iterable[SampleRecord], rows: Sequence[JudgeRow], judge_name: str
 ) -> list[Vote]:
-    """A judge's votes in the order of the rows. A pair counts where it has a verdict in both orders,
-    since one alone would keep the judge's leaning to a side; the rest is `len(rows)` less the votes.
+    """A judge's votes in the order of the rows. A pair counts where it has a verdict in both
+    orders, since one alone would keep the judge's leaning to a side.
 
     Raises UserError for a sample that judges none of the rows, or whose verdict cannot be read.
     """

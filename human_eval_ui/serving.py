@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_eval.errors import RefusedError, UserError
 
-from .views.words import Language, say
 from .store import access
 from .store.access import Person
 from .store.store import Store
+from .views.words import Language, say
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -60,8 +60,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Dispute:
-    """A pair on which annotators contradict each other: some say the one is better, some the other.
-    `choices`: below zero where the pair's first answer is better. `decided`: what the owner says."""
+    """A pair on which annotators contradict each other: for some the one is better, for some the
+    other. `choices`: below zero where the pair's first answer is; `decided`: the owner's."""
 
     pair: str
     item: str

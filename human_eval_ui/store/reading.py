@@ -33,8 +33,8 @@ def comments_of(store: Store) -> list[dict[str, Any]]:
 
 
 def controls_of(store: Store) -> list[ControlOutcome]:
-    """All controls that were voted on. A repetition passes where the same answer wins, or a tie is a
-    tie again."""
+    """All controls that were voted on. A repetition passes where the same answer wins, or a tie is
+    a tie again."""
     first: dict[tuple[str, str], int] = {}
     found: list[ControlOutcome] = []
     for row in _rows(store):
@@ -42,7 +42,9 @@ def controls_of(store: Store) -> list[ControlOutcome]:
         if row.kind == "regular":
             first[row.annotator, row.pair] = outcome
         elif row.kind == "gold":
-            found.append(ControlOutcome(row.annotator, "gold", outcome < 0))  # the second is damaged
+            found.append(
+                ControlOutcome(row.annotator, "gold", outcome < 0)
+            )  # the second is damaged
         elif (row.annotator, row.pair) in first:
             same = first[row.annotator, row.pair] == outcome
             found.append(ControlOutcome(row.annotator, "repeat", same))

@@ -160,7 +160,8 @@ def make_study(folder: Path, gathered: Gathered, baseline: str | None, rules: Ru
     names = [system.name for system in gathered.systems]
     if baseline is not None and baseline not in names:
         raise UserError(f"--baseline {baseline}: not among the systems: {', '.join(names)}")
-    hidden = (*rules.hidden, *names)
+    # A plain word such as base stands in answers for what it means; --hide hides it all the same.
+    hidden = (*rules.hidden, *(name for name in names if not name.isalpha()))
     items = [_item(line, hidden) for line in gathered.lines]
     key = files.new_key()
     asked = [(line.id, line.category, line.text) for line in gathered.lines]

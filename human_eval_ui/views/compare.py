@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from qwen_eval.human_eval_ui.views import look, sight
-from qwen_eval.human_eval_ui.views.words import Language, category, say
 from qwen_eval.human_eval_ui.store import assigning, voting
 from qwen_eval.human_eval_ui.store.access import Person
 from qwen_eval.human_eval_ui.store.assigning import Assignment, Task
 from qwen_eval.human_eval_ui.store.store import Store, StoreError
 from qwen_eval.human_eval_ui.store.voting import TAGS, Ballot
+from qwen_eval.human_eval_ui.views import look, sight
+from qwen_eval.human_eval_ui.views.words import Language, category, say
 
 CHOICES = (-2, -1, 0, 1, 2)
 SKIPS = ("skip_unclear", "skip_unable", "skip_broken", "skip_known")

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from qwen_eval.human_eval_ui.views import look
-from qwen_eval.human_eval_ui.views.compare import CHOICES, Desk
-from qwen_eval.human_eval_ui.views.words import category
 from qwen_eval.human_eval_ui.store import assigning, owning
 from qwen_eval.human_eval_ui.store.owning import Dispute
 from qwen_eval.human_eval_ui.study import sides
+from qwen_eval.human_eval_ui.views import look
+from qwen_eval.human_eval_ui.views.compare import CHOICES, Desk
+from qwen_eval.human_eval_ui.views.words import category
 
 
 def page(desk: Desk) -> None:

@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 
 import streamlit as st
-from qwen_eval.human_eval_ui.answers.markup import plain, to_html
 
-from qwen_eval.human_eval_ui.views.words import Language, say
+from qwen_eval.human_eval_ui.answers.markup import plain, to_html
 from qwen_eval.human_eval_ui.study.spec import Answer
+from qwen_eval.human_eval_ui.views.words import Language, say
 
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 

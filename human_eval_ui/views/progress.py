@@ -11,10 +11,10 @@ import streamlit as st
 
 from qwen_eval.errors import QwenEvalError
 from qwen_eval.human_eval_ui.analysis.agreement import krippendorff, position_bias
-from qwen_eval.human_eval_ui.views.compare import Desk
-from qwen_eval.human_eval_ui.views.words import category
 from qwen_eval.human_eval_ui.store import owning, reading
 from qwen_eval.human_eval_ui.store.owning import Progress, Standing
+from qwen_eval.human_eval_ui.views.compare import Desk
+from qwen_eval.human_eval_ui.views.words import category
 
 REFRESH = "15s"
 

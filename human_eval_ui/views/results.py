@@ -18,6 +18,7 @@ from qwen_eval.human_eval_ui.views.compare import Desk
 
 WIDTH = 110  # characters of a line
 
+
 def page(desk: Desk) -> None:
     """The whole page."""
     st.title(desk.say("page_results"))

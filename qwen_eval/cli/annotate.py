@@ -26,6 +26,8 @@ app = typer.Typer(help="Compare answers blind: set a study up, serve it, close i
 app.command("judge")(annotate_judge.command)
 
 OWNER = "owner"  # whose hand the command line is, in the log
+
+
 @app.callback(invoke_without_command=True)
 def command(context: typer.Context) -> None:
     """Serve the study in ./study, where there is one."""
@@ -43,9 +45,7 @@ def command(context: typer.Context) -> None:
 class InitOptions:
     """The options of `annotate init`."""
 
-    more: Annotated[
-        list[Path] | None, typer.Argument(help="More runs.", show_default=False)
-    ] = None
+    more: Annotated[list[Path] | None, typer.Argument(help="More runs.", show_default=False)] = None
     systems: Annotated[
         list[Path] | None, typer.Option(help="Run directories of human300, one per system.")
     ] = None
@@ -69,9 +69,7 @@ class InitOptions:
         list[str] | None, typer.Option(help="A further word that would name a system.")
     ] = None
     dwell: Annotated[float, typer.Option(help="Seconds before which a press is no vote.")] = 1.5
-    lease: Annotated[
-        float, typer.Option(help="Minutes that a pair is kept for its reader.")
-    ] = 30.0
+    lease: Annotated[float, typer.Option(help="Minutes that a pair is kept for its reader.")] = 30.0
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Take empty answers.")] = False
 
 

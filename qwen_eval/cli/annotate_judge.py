@@ -41,7 +41,9 @@ class JudgeOptions:
     model: Annotated[str, typer.Option(help="Who judges; see `qwen-eval models`.")]
     study: StudyFolder = DEFAULT
     name: Annotated[str | None, typer.Option(help="What findings call it; else the model.")] = None
-    recipe: Annotated[str, typer.Option(help="Asked in Chinese (strict) or English (en).")] = "strict"
+    recipe: Annotated[str, typer.Option(help="Asked in Chinese (strict) or English (en).")] = (
+        "strict"
+    )
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"

@@ -18,14 +18,17 @@ from qwen_eval.errors import UserError
 from qwen_eval.human_eval_ui.analysis.judges import JudgeAgreement, judge_agreement
 from qwen_eval.human_eval_ui.analysis.votes import Vote, majorities
 from qwen_eval.human_eval_ui.judging import JudgeRow, judge_rows, votes_of
+from qwen_eval.human_eval_ui.study.pairs import Pair
+from qwen_eval.human_eval_ui.study.spec import Answer, StudyItem
 from qwen_eval.results import read_run
 from qwen_eval.taskspec import task_names
 from tests.cli.command import qwen_eval
-from tests.human_eval_ui.test_judging import Answer, Item, Pair
 
 COUNT = 10
 ITEMS = {
-    f"i{n}": Item("coding", f"Q{n}?", {"new": Answer(f"good {n}."), "old": Answer(f"bad {n}.")})
+    f"i{n}": StudyItem(
+        f"i{n}", "coding", f"Q{n}?", {"new": Answer(f"good {n}."), "old": Answer(f"bad {n}.")}
+    )
     for n in range(COUNT)
 }
 PAIRS = [Pair(f"p{n}", f"i{n}", "new", "old") for n in range(COUNT)]

@@ -15,7 +15,7 @@ import pytest
 from qwen_eval.human_eval_ui.store import owning, reading
 from qwen_eval.human_eval_ui.store.store import open_store
 from qwen_eval.human_eval_ui.study import making
-from qwen_eval.human_eval_ui.study.spec import Study, read_study
+from qwen_eval.human_eval_ui.study.spec import Study
 from tests.human_eval_ui.made_study import lines, made_study, write_lines
 from tests.human_eval_ui.served import Server
 from tests.reports.test_browser import browser
@@ -227,7 +227,7 @@ def test_hostile_texts_are_inert(browser: Any, tmp_path: Path) -> None:
     for row, payload in zip(rows, PAYLOADS, strict=True):
         row["text"] = f"{row['id']} {payload}"
         row["points"] = [payload] * 3
-        row["answers"] = {"x": f"left {payload}", "y": f"right {payload} {payload}"}
+        row["answers"] = {"x": f"one {payload}", "y": f"other {payload} {payload}"}
     rules = making.Rules(control_every=0, dwell=0.0, overlap=2)
     path = write_lines(tmp_path / "answers.jsonl", rows)
     study = making.make_study(tmp_path / "study", making.from_lines(path, rules), "x", rules)
@@ -240,7 +240,7 @@ def test_hostile_texts_are_inert(browser: Any, tmp_path: Path) -> None:
             one.wait_for(number)
             asked_text, left, _ = one.shown()
             assert any(payload in asked_text for payload in PAYLOADS)
-            assert left.startswith("left ")
+            assert left.startswith(("one ", "other "))
             assert one.page.locator(".answer :is(a, img, script, svg, iframe, style)").count() == 0
             assert one.page.evaluate("window.hit") is None
             one.page.get_by_label("备注").fill(PAYLOADS[number])

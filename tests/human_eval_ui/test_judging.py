@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -15,36 +14,16 @@ from qwen_eval.human_eval_ui import judging
 from qwen_eval.human_eval_ui.analysis.agreement import position_bias
 from qwen_eval.human_eval_ui.analysis.votes import majorities, read_votes
 from qwen_eval.human_eval_ui.judging import JudgeRow, judge_rows, votes_of
+from qwen_eval.human_eval_ui.study.pairs import Pair
+from qwen_eval.human_eval_ui.study.spec import Answer, StudyItem
 from qwen_eval.results import SampleRecord
 from tests.harness.toys import record
 
-
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    masked: int = 0
-    length: int = 0
-    markdown: int = 0
-
-
-@dataclass(frozen=True)
-class Item:
-    category: str
-    text: str
-    answers: Mapping[str, Answer]
-
-
-@dataclass(frozen=True)
-class Pair:
-    id: str
-    item: str
-    first: str
-    second: str
-
-
 ITEMS = {
-    "k1": Item("knowledge", "Why?", {"new": Answer("So.", 1, 3, 0), "old": Answer("No.", 0, 9, 2)}),
-    "w1": Item("writing", "Write.", {"new": Answer("Once."), "old": Answer("Never.")}),
+    "k1": StudyItem(
+        "k1", "knowledge", "Why?", {"new": Answer("So.", 1, 3, 0), "old": Answer("No.", 0, 9, 2)}
+    ),
+    "w1": StudyItem("w1", "writing", "Write.", {"new": Answer("Once."), "old": Answer("Never.")}),
 }
 PAIRS = [Pair("p1", "k1", "new", "old"), Pair("p2", "w1", "new", "old")]
 
@@ -92,11 +71,12 @@ def test_one_who_always_prefers_a_side_says_ties(choice: int) -> None:
     assert bias.left.value == (1 if choice < 0 else -1)
 
 
-def test_rows_without_a_verdict_are_left_out() -> None:
+def test_a_pair_without_a_verdict_in_both_orders_is_left_out() -> None:
     rows = judge_rows(ITEMS, PAIRS)
-    samples = [said(rows[0], None), said(rows[1], -1), record(3, target="p2/1", status="error")]
+    samples = [said(rows[0], None), *(said(row, -1) for row in rows[1:])]
     votes = votes_of(samples, rows, "judge")
-    assert [(vote.item, vote.left, vote.choice) for vote in votes] == [("k1", "old", -1)]
+    assert [(vote.item, vote.left) for vote in votes] == [("w1", "new"), ("w1", "old")]
+    assert votes_of([record(3, target="p2/1", status="error")], rows, "judge") == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +95,9 @@ def test_another_studys_verdicts_are_refused(fields: dict[str, Any], named: str)
 
 @given(st.text(), st.text(), st.text())
 def test_no_text_can_close_its_tag_or_open_a_turn(text: str, a: str, b: str) -> None:
-    item = Item("coding", text, {"x": Answer(a), "y": Answer(b + "<|im_end|><|im_start|>")})
+    item = StudyItem(
+        "i", "coding", text, {"x": Answer(a), "y": Answer(b + "<|im_end|><|im_start|>")}
+    )
     for row in judge_rows({"i": item}, [Pair("p", "i", "x", "y")]):
         texts = [row.asked[key] for key in ("instruction", "answer_a", "answer_b")]
         assert not any(row.asked["fence"] in each or "<|" in each for each in texts)
@@ -124,6 +106,6 @@ def test_no_text_can_close_its_tag_or_open_a_turn(text: str, a: str, b: str) -> 
 
 def test_a_number_that_a_text_holds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "text_hash", lambda text, _: text.rpartition("\0")[2])
-    item = Item("coding", "f(0)", {"x": Answer("1"), "y": Answer("2 and 4")})
+    item = StudyItem("i", "coding", "f(0)", {"x": Answer("1"), "y": Answer("2 and 4")})
     rows = judge_rows({"i": item}, [Pair("p", "i", "x", "y")])
     assert [row.asked["fence"] for row in rows] == ["3", "3"]

@@ -20,13 +20,10 @@ from tests.human_eval_ui.made_study import lines, made_study, write_lines
 RULES = Rules(control_every=0)
 
 
-def answering(folder: Path, name: str, limit: int = 6, **replies: str) -> Path:
-    """A run of human300 whose model says its name, the instruction's own words, or what is given
-    by a part of the instruction."""
+def answering(folder: Path, name: str, limit: int = 6, reply: str = "很高兴回答。") -> Path:
+    """A run of human300 whose model always says the same."""
     script = folder / f"{name}.jsonl"
-    rules = [{"contains": part, "text": reply} for part, reply in replies.items()]
-    rules.append({"contains": "", "text": f"我是 {name}，很高兴回答。"})
-    script.write_text("".join(json.dumps(rule, ensure_ascii=False) + "\n" for rule in rules))
+    script.write_text(json.dumps({"text": reply}) + "\n")
     done = qwen_eval("run", "--tasks", "human300", "--model", f"mock:{script}", "--limit", limit,
                      "--out", folder / name)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -135,7 +132,10 @@ def spoilt(row: dict, **changes: object) -> dict:
     [
         ({"id": "i00"}, "line 3: id: i00 was there before"),
         ({"text": " "}, "line 3: id, category and text must not be empty"),
-        ({"answers": {"north": "x"}}, "line 3: answers: of north; every line has those of the same"),
+        (
+            {"answers": {"north": "x"}},
+            "line 3: answers: of north; every line has",
+        ),
         ({"answers": {"north": "x", "east": "y"}}, "line 3: answers: of east, north; every line"),
         ({"answers": {"north": "x", "south": "\n"}}, r"line 3: answers\.south: empty"),
         ({"answers": {"north": "x", "south": 5}}, r"line 3: answers\.south: "),
@@ -168,7 +168,7 @@ def test_runs_over_different_instructions_are_refused(
 
 
 def test_empty_answers_are_told_and_may_be_taken(tmp_path: Path, runs: dict[str, Path]) -> None:
-    silent = answering(tmp_path, "silent", **{"": "  "})
+    silent = answering(tmp_path, "silent", reply="  ")
     with pytest.raises(UserError, match=r"silent: 6 answers are empty .*--allow-empty"):
         making.from_runs([runs["east"], silent], RULES)
     gathered = making.from_runs([runs["east"], silent], Rules(empty=True))
