@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -130,5 +131,5 @@ def test_everything_asked_for_is_pinned() -> None:
     }
     project = CONFIG["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    names = {w.split(">")[0].split("=")[0].lower().replace("_", "-") for w in wanted}
+    names = {re.split(r"[>=[]", w)[0].lower().replace("_", "-") for w in wanted}
     assert names <= pinned
