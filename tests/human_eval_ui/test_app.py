@@ -107,8 +107,31 @@ def test_only_an_owner_may_pause(tmp_path: Path, open_page: Open, role: Role, ma
     assert ("Pause" in [button.label for button in page.button]) is may
 
 
-@pytest.mark.parametrize("baseline", ["north", None])
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("address", "verified", "told"),
+    [
+        ("ming@example.org", True, "Judge helpfulness"),
+        ("ming@example.org", False, "Open the link of your invitation"),
+        ("other@example.org", True, "other@example.org is not on the list"),
+    ],
+)
+def test_a_login_counts_where_its_address_is_verified_and_on_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, verified: bool, told: str
+) -> None:
+    store, _, _ = made_store(tmp_path)
+    access.invite(store, "小明", email="ming@example.org")
+    monkeypatch.setattr(serving, "_served", serving.Served(store))
+    monkeypatch.setattr(serving, "has_login", lambda: True)
+    login = {"is_logged_in": True, "email": address, "email_verified": verified}
+    monkeypatch.setattr("streamlit.user", login)
+    test = AppTest.from_file(str(SCRIPT))
+    test.session_state["language"] = "en"
+    page = test.run(timeout=60)
+    assert not page.exception
+    assert told in words(page)
+
+
+@pytest.mark.parametrize(("baseline", "language"), [("north", "zh"), (None, "en")])
 def test_an_owner_sees_every_page(
     tmp_path: Path, open_page: Open, baseline: str | None, language: Language
 ) -> None:
