@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,9 +125,8 @@ def test_a_login_counts_where_its_address_is_verified_and_on_the_list(
     monkeypatch.setattr(serving, "has_login", lambda: True)
     login = {"is_logged_in": True, "email": address, "email_verified": verified}
     monkeypatch.setattr("streamlit.user", login)
-    test = AppTest.from_file(str(SCRIPT))
-    test.session_state["language"] = "en"
-    page = test.run(timeout=60)
+    monkeypatch.setattr("streamlit.context", SimpleNamespace(cookies={}, locale="en-GB"))
+    page = AppTest.from_file(str(SCRIPT)).run(timeout=60)
     assert not page.exception
     assert told in words(page)
 
