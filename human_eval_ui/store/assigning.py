@@ -231,7 +231,7 @@ def _regular(connection: Connection, annotator: str) -> dict[str, str]:
             columns.annotator == annotator, columns.kind == "regular", columns.state != "returned"
         )
     )
-    return {row.pair: row.state for row in found}
+    return dict(found.tuples().all())
 
 
 def _occupied(store: Store, connection: Connection) -> Counter[str]:
@@ -243,4 +243,4 @@ def _occupied(store: Store, connection: Connection) -> Counter[str]:
         .where(columns.kind == "regular", or_(columns.state == "voted", about_to))
         .group_by(columns.pair)
     )
-    return Counter({row.pair: row.votes for row in found})
+    return Counter(dict(found.tuples().all()))

@@ -75,7 +75,8 @@ ASSIGNMENT = Table(
     UniqueConstraint("annotator", "pair", "kind"),
     UniqueConstraint("annotator", "position"),
 )
-Index("assignment_pair", ASSIGNMENT.c.pair)
+# Holds all that tells how many votes a pair has or is about to get, which every vote asks.
+Index("assignment_pair", *(ASSIGNMENT.c[name] for name in ("pair", "kind", "state", "leased")))
 
 VOTE = Table(
     "vote",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from qwen_eval.human_eval_ui.answers.markup import plain, to_html
 from qwen_eval.human_eval_ui.study.spec import Answer
 from qwen_eval.human_eval_ui.views.words import Language, say
 
+_html = lru_cache(maxsize=2048)(to_html)  # an answer is shown to several people
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
@@ -35,7 +37,7 @@ def put_answers(left: Answer, right: Answer, language: Language) -> None:
     for column, key, answer in zip(
         st.columns(2, gap="medium"), ("answer_a", "answer_b"), (left, right), strict=True
     ):
-        shown = to_html(answer.text) or f"<p><em>{escape(say('empty', language))}</em></p>"
+        shown = _html(answer.text) or f"<p><em>{escape(say('empty', language))}</em></p>"
         heading = escape(say(key, language))
         column.html(
             f'<section class="answer"><h3>{heading}</h3><div class="text">{shown}</div></section>'
