@@ -98,10 +98,9 @@ def _export_all(store: Store, out: Path, names: bool) -> list[Path]:
     if spec.baseline is not None:
         study = {"name": spec.name, "digest": spec.digest}
         written += write_runs(votes, spec.baseline, out / "runs", study)
+        written.append(_write(out / "figure.svg", figure4(found)))
     text = json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n"
-    for name, whole in (("findings.json", text), ("figure.svg", figure4(found))):
-        write_atomic(out / name, whole)
-        written.append(out / name)
+    written.append(_write(out / "findings.json", text))
     decided = [
         {"pair": pair, "item": (known := store.pairs[pair]).item, "first": known.first}
         | {"second": known.second, "choice": choice}
@@ -117,13 +116,17 @@ def _export_all(store: Store, out: Path, names: bool) -> list[Path]:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """As JSON lines."""
-    write_atomic(path, as_lines(rows))
-    return path
+    return _write(path, as_lines(rows))
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """The bytes of such a file."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomic(path, text)
+    return path
 
 
 def _named(store: Store, rows: list[dict[str, Any]], names: bool) -> list[dict[str, Any]]:

