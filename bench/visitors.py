@@ -130,19 +130,20 @@ class Visitor:
     """One annotator with an invitation to the pages at `url`, who gives `votes` votes.
 
     `pace`: seconds between a pair and its vote, on average. `twice`: share of the choices that are
-    pressed twice at once. Raises TimeoutError where no pair comes for PATIENCE seconds.
+    pressed twice at once. Raises TimeoutError where no pair comes for PATIENCE seconds, and what
+    the connection says where there is no server for so long.
     """
 
     def __init__(
         self, url: str, token: str, votes: int, *, pace: float = 0.0, twice: float = 0.0, seed: int
     ) -> None:
         self.presses: list[Press] = []
-        self.dropped = 0
         self._url, self._token = url, token
         self._votes, self._pace, self._twice = votes, pace, twice
         self._random = random.Random(seed)
         self._page = Page()
         self._cookie = ""
+        self._served = time.monotonic()  # when a pair was last there
 
     @property
     def given(self) -> int:
@@ -162,7 +163,8 @@ class Visitor:
                 async with self._connected() as socket:
                     await self._compare(socket)
             except (ConnectionError, WebSocketException):
-                self.dropped += 1
+                if time.monotonic() > self._served + self._pace + PATIENCE:
+                    raise
                 await asyncio.sleep(RETRY)
 
     def _connected(self) -> connect:
@@ -220,4 +222,5 @@ class Visitor:
                 if self._page.take(message):
                     pair = self._page.shown()
                     if pair is not None and pair.assignment != old:
+                        self._served = time.monotonic()
                         return pair
