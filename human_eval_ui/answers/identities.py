@@ -28,6 +28,11 @@ def spread(word: str) -> str:
     return _GAP.join(word)
 
 
+def versioned(stem: str) -> str:
+    """A pattern whose one group is the stem, itself a pattern; a version or size may follow."""
+    return rf"({stem}){_TAIL}"
+
+
 def _latin(*stems: str) -> str:
     # Digits may follow at once, letters not; Chinese on either side is a boundary.
     any_stem = "|".join(f"({stem})" for stem in stems)

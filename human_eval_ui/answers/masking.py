@@ -10,14 +10,14 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby
 from unicodedata import normalize
 
 from .characters import INVISIBLE
-from .identities import ALWAYS, MAKER, MAKERS, PRODUCT, PRODUCTS, SELF
+from .identities import ALWAYS, MAKER, MAKERS, PRODUCT, PRODUCTS, SELF, versioned
 
 MASK = "[已隐去]"
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,24});")
@@ -41,14 +41,18 @@ class _Word:
     sign: str = MASK  # what stands for it in SELF
 
 
-def mask(text: str, names: Iterable[str] = (), *, asked: str = "") -> Masked:
+def mask(
+    text: str, names: Iterable[str] = (), *, words: Iterable[str] = (), asked: str = ""
+) -> Masked:
     """The text with each word that tells its writer replaced by MASK. `names`: of the study's
-    systems, hidden wherever they stand as words (but not single characters, nor what MASK holds).
-    `asked`: the instruction; a word in it tells nothing and stays, whatever version follows it.
+    systems, hidden wherever they stand as words (but not single characters, nor what MASK holds);
+    `words`: such that also mean something else, hidden where a sentence says who speaks, as names
+    of products are. `asked`: the instruction; a word in it tells nothing and stays, whatever
+    version follows it.
 
     Masking what was masked changes nothing.
     """
-    own = tuple(sorted({name for name in names if len(name.strip()) > 1}, key=len, reverse=True))
+    own = _own(names), _own(words, versioned)
     known = _Folded(asked).text
     count = 0
     while True:  # a hidden word may show that another is told
@@ -87,13 +91,14 @@ class _Folded:
         self.text = "".join(pieces)
 
 
-def _told(folded: str, names: tuple[str, ...]) -> list[_Word]:
-    """Words that tell the writer, in order, none within another."""
-    certain = [*_words(_own(names), folded), *_words(ALWAYS, folded)]
+def _told(folded: str, own: tuple[tuple[str, ...], tuple[str, ...]]) -> list[_Word]:
+    """Words that tell the writer, in order, none within another. `own`: patterns for the study's
+    certain and doubtful names."""
+    certain = [*_words(own[0], folded), *_words(ALWAYS, folded)]
     certain.sort(key=lambda word: (word.start, -word.end))
     taken = bytearray(len(folded))
     words: list[_Word] = []
-    doubtful = (_words(PRODUCTS, folded, PRODUCT), _words(MAKERS, folded, MAKER))
+    doubtful = (_words((*own[1], *PRODUCTS), folded, PRODUCT), _words(MAKERS, folded, MAKER))
     for word in chain(certain, *doubtful):
         if not any(taken[word.start : word.end]):
             taken[word.start : word.end] = b"\1" * (word.end - word.start)
@@ -138,14 +143,16 @@ def _bounded(pattern: str, word: str) -> str:
     return f"{before}{pattern}{after}"
 
 
-def _own(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Patterns for the study's names, whatever separators they are written with."""
+def _own(names: Iterable[str], whole: Callable[[str], str] = "({})".format) -> tuple[str, ...]:
+    """Patterns for the study's names, whatever separators they are written with, the longest first.
+    `whole`: what makes a pattern with its one group of that of a name."""
     own = []
-    for name in names:
+    usable = {name for name in names if len(name.strip()) > 1}
+    for name in sorted(usable, key=lambda name: (-len(name), name)):
         parts = filter(None, re.split(r"[-_ ./:]+", normalize("NFKC", name)))
         joined = r"[-_ ./:]*".join(re.escape(part) for part in parts)
         if joined and not re.search(joined, MASK + MASK):  # which would be hidden for ever
-            own.append(f"({_bounded(joined, name.strip())})")
+            own.append(whole(_bounded(joined, name.strip())))
     return tuple(own)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, create_engine, event, insert, select, update
+from sqlalchemy import URL, Connection, create_engine, event, insert, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qwen_eval.errors import UserError
@@ -112,7 +112,8 @@ def open_store(
     one that holds another study.
     """
     path = study.folder / DATABASE
-    address = f"sqlite:///{path}" if url is None else _with_driver(url)
+    # A folder may be called a?b or a%20b, which within an address means something else.
+    address = URL.create("sqlite", database=str(path)) if url is None else _with_driver(url)
     place = str(path) if url is None else "--database"
     try:
         engine = create_engine(address, pool_pre_ping=url is not None, pool_size=8)

@@ -6,24 +6,25 @@ Answers are taken as they were generated, made alike in what tells systems apart
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
+from qwen_eval.fileio import canonical_json, encodable, read_jsonl, text_hash
 from qwen_eval.results import CLOSED, Run, as_written, identity_digest, read_run
 
 from ..answers.masking import mask
 from ..answers.shape import length, markdown_elements, normalise
 from ..instructions import load_instructions
 from . import spec as files
-from .spec import Answer, Study, StudyItem, StudySpec, System
+from .spec import Answer, Study, StudyItem, StudySpec, System, plan_of
 
 TASKS = {"human300": "zh", "human300_en": "en"}
 SHOWN = 5  # ids that a message names
+LONGEST = 100  # characters of a system's name
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Line:
 @dataclass(frozen=True)
 class Rules:
     """What an owner may choose; the words are StudySpec's. `empty`: whether a system may have said
-    nothing."""
+    nothing. Raises UserError naming the option that is out of range, in its own units."""
 
     name: str = "human300"
     overlap: int = 3
@@ -64,10 +65,13 @@ class Rules:
             ("--control-every", self.control_every or 2, 2),
             ("--gold", self.gold, 0),
             ("--dwell", self.dwell, 0),
-            ("--lease", self.lease, 1),
+            ("--lease", self.lease / 60, 1),
         ):
             if not least <= value < 1e6:
-                raise UserError(f"{flag} {value}: give a number from {least} on")
+                minutes = " of minutes" if flag == "--lease" else ""
+                raise UserError(f"{flag} {value:g}: give a number{minutes} from {least} on")
+        for flag, word in (("--name", self.name), *(("--hide", word) for word in self.hidden)):
+            _check_name(word, flag)
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,14 @@ class Gathered:
 def from_runs(runs: Sequence[Path], rules: Rules) -> Gathered:
     """The answers of finished runs of `human300`, each a system.
 
-    Raises UserError for fewer than two runs, one that is not finished or holds no answers to the
-    instructions, two of one name, runs over different instructions, and instructions without an
-    answer.
+    Raises UserError for fewer than two runs, one that is named twice, is not finished or holds no
+    answers to the instructions, two of one name, a name that cannot be shown, runs over different
+    instructions, and instructions without an answer.
     """
+    places = [path.resolve() for path in runs]
+    for number, path in enumerate(runs):
+        if places[number] in places[:number]:
+            raise UserError(f"--systems {path}: named twice; give each run once")
     if len(runs) < 2:
         raise UserError("--systems: name two run directories at least")
     opened = {path: read_run(path) for path in runs}
@@ -137,6 +145,10 @@ def from_lines(path: Path, rules: Rules) -> Gathered:
             raise UserError(f"{place}: id: {line.id} was there before")
         if not all((line.id, line.category, line.text.strip())):
             raise UserError(f"{place}: id, category and text must not be empty")
+        if not _encodable("".join(_kept(line))):
+            raise UserError(f"{place}: holds half a character outside its answers; mend it")
+        for name in line.answers:
+            _check_name(name, f"{place}: answers")
         seen.add(line.id)
         first = lines[0] if lines else line
         if line.answers.keys() != first.answers.keys() or len(line.answers) < 2:
@@ -155,14 +167,20 @@ def from_lines(path: Path, rules: Rules) -> Gathered:
 
 
 def make_study(folder: Path, gathered: Gathered, baseline: str | None, rules: Rules) -> Study:
-    """Freeze a study in a folder of its own. Raises UserError where there is something already, and
-    for a baseline that is no system."""
+    """Freeze a study in a folder of its own. Raises UserError where there is something already, for
+    fewer than two systems, nothing to compare them on, and a baseline that is no system."""
     names = [system.name for system in gathered.systems]
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise UserError(f"a study needs two systems of different names, not: {', '.join(names)}")
+    if not gathered.lines:
+        raise UserError("a study needs one instruction at least, and the systems answer none")
     if baseline is not None and baseline not in names:
         raise UserError(f"--baseline {baseline}: not among the systems: {', '.join(names)}")
-    # A plain word such as base stands in answers for what it means; --hide hides it all the same.
-    hidden = (*rules.hidden, *(name for name in names if not name.isalpha()))
-    items = [_item(line, hidden) for line in gathered.lines]
+    # A plain word such as base stands in answers for what it means, but where they say who speaks;
+    # --hide hides it all the same.
+    words = [name for name in names if name.isalpha()]
+    hidden = (*rules.hidden, *(name for name in names if name not in words))
+    items = [_item(line, hidden, words) for line in gathered.lines]
     key = files.new_key()
     asked = [(line.id, line.category, line.text) for line in gathered.lines]
     spec = StudySpec(
@@ -181,26 +199,27 @@ def make_study(folder: Path, gathered: Gathered, baseline: str | None, rules: Ru
         dwell=rules.dwell,
         lease=rules.lease,
         hidden=rules.hidden,
+        plan=plan_of(baseline),
     )
     files.write_study(folder, spec, items, key)
     return files.read_study(folder)
 
 
-def _item(line: Line, hidden: Sequence[str]) -> StudyItem:
+def _item(line: Line, hidden: Sequence[str], words: Sequence[str]) -> StudyItem:
+    def answer(text: str) -> Answer:
+        masked = mask(normalise(text), hidden, words=words, asked=line.text)
+        shown = masked.text
+        return Answer(shown, masked.count, length(shown), markdown_elements(shown))
+
     return StudyItem(
         id=line.id,
         category=line.category,
         text=line.text,
-        answers={name: _answer(text, hidden, line.text) for name, text in line.answers.items()},
+        answers={name: answer(text) for name, text in line.answers.items()},
         difficulty=line.difficulty,
         points=line.points,
         answer=line.answer,
     )
-
-
-def _answer(text: str, hidden: Sequence[str], asked: str) -> Answer:
-    masked = mask(normalise(text), hidden, asked=asked)
-    return Answer(masked.text, masked.count, length(masked.text), markdown_elements(masked.text))
 
 
 def _language(run: Run) -> str:
@@ -239,9 +258,32 @@ def _names(runs: Mapping[Path, Run]) -> dict[Path, str]:
     taken = list(models.values())
     names = {path: path.name if taken.count(name) > 1 else name for path, name in models.items()}
     for path, name in names.items():
+        _check_name(path.name, f"--systems {path}")
+        _check_name(name, f"--systems {path}")
         if list(names.values()).count(name) > 1:
             raise UserError(f"--systems {path}: another run is called {name} too; rename a folder")
     return names
+
+
+def _check_name(name: str, place: str) -> None:
+    """Raises UserError for what cannot be shown, or kept in a file."""
+    shown = repr(name[:20])
+    if not name.strip():
+        raise UserError(f"{place}: {shown}: a name must not be empty")
+    if len(name) > LONGEST:
+        raise UserError(f"{place}: {shown}…: a name of {len(name)} characters; {LONGEST} at most")
+    if not _encodable(name):
+        raise UserError(f"{place}: {shown}: the name holds half a character; rename it")
+
+
+def _kept(line: Line) -> Iterator[str]:
+    """What is written down as it is."""
+    yield from (line.id, line.category, line.text, line.difficulty, *line.points)
+    yield from (line.answer or "", line.run)
+
+
+def _encodable(text: str) -> bool:
+    return encodable(text) == text
 
 
 def _same_ids(ids: Mapping[str, Set[str]]) -> set[str]:

@@ -44,20 +44,44 @@ class Plan:
 
     __pydantic_config__: ClassVar = CLOSED
 
-    primary: str = (
-        "net preference against the baseline: wins minus losses over all votes, its interval by a "
-        "bootstrap over instructions, its test by sign flips of whole instructions"
-    )
-    secondary: str = (
-        "shares by category with Holm's correction, Bradley-Terry with ties and with length, "
-        "Markdown and side as covariates, Krippendorff's alpha, each annotator left out, and all "
-        "of it without the votes on answers that named their maker"
-    )
+    primary: str
+    secondary: str
     excluded: str = (
         "controls; nothing else: annotators who fail them and fast votes are shown, not left out"
     )
     alpha: float = 0.05
     seed: int = 0
+
+
+def plan_of(baseline: str | None) -> Plan:
+    """The plan of a study of all systems against one, or of each against each: what
+    findings.findings() gives of its votes, no more and no less."""
+    again = (
+        "the favour of a side; shares of votes that call both answers bad and of those on answers "
+        "that named their maker; Krippendorff's alpha, nominal and ordinal; "
+    )
+    judges = "; and the agreement with annotators of every model that was asked to judge"
+    styled = "with side, length and Markdown as covariates"
+    if baseline is None:
+        return Plan(
+            primary="strengths of all systems relative to their mean and their ranks: "
+            "Bradley-Terry with ties (Davidson), errors robust by instruction, ranks by Holm over "
+            "all pairs of systems",
+            secondary=f"strengths {styled}; {again}ordinal alpha without each annotator in turn; "
+            "strengths bare of covariates and alphas without the votes on answers that named "
+            f"their maker{judges}",
+        )
+    return Plan(
+        primary="net preference against the baseline: wins minus losses over all votes, its "
+        "interval by a bootstrap over instructions, its test by sign flips of whole instructions, "
+        "Holm's correction over the systems",
+        secondary="win, tie and lose with Wilson's intervals, overall and by category, Holm's "
+        "correction over the categories, a sign test of the instructions' majorities; strengths "
+        f"(Bradley-Terry with ties) relative to the baseline, bare and {styled}; {again}net "
+        "preference and ordinal alpha without each annotator in turn; shares, net preference, "
+        "strengths bare of covariates and alphas without the votes on answers that named their "
+        f"maker{judges}",
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,7 @@ class StudySpec:
     items_digest: str
     key_digest: str
     instructions_digest: str
+    plan: Plan
     overlap: int = 3
     quota: int | None = None
     control_every: int = 15
@@ -85,7 +110,6 @@ class StudySpec:
     dwell: float = 1.5
     lease: float = 1800.0
     hidden: tuple[str, ...] = ()
-    plan: Plan = field(default_factory=Plan)
     schema: int = SCHEMA
 
     @property

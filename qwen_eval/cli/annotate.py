@@ -120,25 +120,31 @@ def _with_baseline(
 
 def _tell(study: Study, gathered: Gathered) -> None:
     from qwen_eval.human_eval_ui.analysis.power import plan
+    from qwen_eval.human_eval_ui.findings.words import plain
 
     spec = study.spec
     pairs = len(study.versus) * spec.items
-    against = f"against {spec.baseline}" if spec.baseline else "each against each"
-    print(f"study {spec.name} ({spec.digest}) in {study.folder}: {spec.items} instructions, "
-          f"{len(spec.systems)} systems {against}")  # fmt: skip
+    against = f"against {plain(spec.baseline)}" if spec.baseline else "each against each"
+    print(f"study {plain(spec.name)} ({spec.digest}) in {plain(str(study.folder), 500)}: "
+          f"{spec.items} instructions, {len(spec.systems)} systems {against}")  # fmt: skip
     print(f"{pairs} pairs × {spec.overlap} votes = {pairs * spec.overlap}")
     told = plan(spec.items, spec.overlap)
+    found = (
+        f"a difference of {100 * told.detectable:.1f} is found"
+        if told.detectable <= 1
+        else "no difference, however large, is found"
+    )
     print(
         f"with {spec.items} items and {spec.overlap} votes you can tell ±{100 * told.net:.1f} "
-        f"points of net preference; a difference of {100 * told.detectable:.1f} is found four "
-        "times in five (a fifth ties, votes on an item correlate by a half)"
+        f"points of net preference; {found} four times in five (a fifth ties, votes on an item "
+        "correlate by a half)"
     )
     masked = sum(bool(a.masked) for item in study.items.values() for a in item.answers.values())
     if masked:
         say(f"{masked} answers named a maker or a system: hidden, and counted in the findings")
     for system, count in gathered.cut.items():
         if count:
-            say(f"{system}: {count} answers were cut at the token limit")
+            say(f"{plain(system)}: {count} answers were cut at the token limit")
     if study.spec.items < 100:
         say(f"{spec.items} instructions are few: a category will tell next to nothing")
 

@@ -96,6 +96,26 @@ def test_names_of_the_study_are_hidden_as_words(name: str, text: str, expected: 
     assert mask(text, [name]).text == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("我是Zephyr，一个AI助手。", f"我是{MASK}，一个AI助手。"),
+        ("我叫 zephyr-7B。", f"我叫 {MASK}。"),
+        ("I am Zephyr 7B, how can I help?", f"I am {MASK}, how can I help?"),
+        ("I was trained by Zephyr.", f"I was trained by {MASK}."),
+        ("我是由晨星团队开发的。", f"我是由{MASK}团队开发的。"),
+        ("A zephyr is a wind. 晨星升起。", "A zephyr is a wind. 晨星升起。"),
+        ("我是双子座，喜欢 Zephyr 和晨星。", "我是双子座，喜欢 Zephyr 和晨星。"),
+        ("我是Zephyrus，风神。", "我是Zephyrus，风神。"),
+    ],
+)
+def test_a_plain_word_is_hidden_where_a_sentence_tells_who_speaks(text: str, expected: str) -> None:
+    found = mask(text, words=["Zephyr", "晨星"])
+    assert found.text == expected
+    assert mask(found.text, words=["Zephyr", "晨星"]) == type(found)(expected, 0)
+    assert mask(text, words=["Zephyr", "晨星"], asked="Zephyr 与晨星").text == text
+
+
 def test_the_longest_name_goes_first() -> None:
     assert mask("night-7b-chat", ["night", "night-7b-chat", "night-7b"]).text == MASK
 

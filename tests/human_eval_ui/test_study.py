@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash
 from qwen_eval.human_eval_ui.instructions import load_instructions
+from qwen_eval.human_eval_ui.store.store import open_store
 from qwen_eval.human_eval_ui.study import making, pairs
 from qwen_eval.human_eval_ui.study.making import Rules
 from qwen_eval.human_eval_ui.study.spec import read_study
@@ -63,6 +66,19 @@ def test_a_system_that_names_itself_is_masked(tmp_path: Path) -> None:
         assert "千问" not in answer.text
         assert answer.length == len(answer.text)
         assert item.answers["y"].masked == 0
+
+
+def test_a_system_called_by_a_plain_word_is_masked_where_it_speaks_of_itself(
+    tmp_path: Path,
+) -> None:
+    rows = lines(3, ("Zephyr", "y"))
+    for row in rows:
+        row["answers"]["Zephyr"] += "我是Zephyr，一个AI助手。The zephyr blows."
+    gathered = making.from_lines(write_lines(tmp_path / "a.jsonl", rows), RULES)
+    for item in making.make_study(tmp_path / "study", gathered, "y", RULES).items.values():
+        answer = item.answers["Zephyr"]
+        assert answer.text.endswith("我是[已隐去]，一个AI助手。The zephyr blows.")
+        assert answer.masked == 1
 
 
 def test_pairs_are_against_the_baseline_or_all(tmp_path: Path) -> None:
@@ -123,6 +139,14 @@ def test_a_study_begins_in_a_folder_of_its_own(tmp_path: Path) -> None:
         made_study(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "a b@c:d", "研究"])
+def test_the_database_lies_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    study = made_study(tmp_path / name)
+    open_store(study).close()
+    assert (study.folder / "study.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def spoilt(row: dict, **changes: object) -> dict:
     return {**row, **changes}
 
@@ -167,6 +191,105 @@ def test_runs_over_different_instructions_are_refused(
         making.from_runs([runs["east"], other], RULES)
 
 
+def test_a_run_counts_once_however_it_is_written(tmp_path: Path, runs: dict[str, Path]) -> None:
+    east = runs["east"]
+    (tmp_path / "link").symlink_to(east)
+    for other in (east, east / ".." / "east", tmp_path / "link"):
+        with pytest.raises(UserError, match="named twice; give each run once"):
+            making.from_runs([east, other], RULES)
+    init = ("annotate", "init", "--systems", "east", east, "--out", tmp_path / "study")
+    for more in ((), ("--baseline", "west"), ("--baseline", "east")):
+        done = qwen_eval(*init, *more, cwd=east.parent)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "named twice" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_has_two_systems_and_a_pair_whatever_the_way_in(tmp_path: Path) -> None:
+    gathered = making.from_lines(write_lines(tmp_path / "a.jsonl", lines(2)), RULES)
+    first = gathered.systems[0]
+    for systems in ((), (first,), (first, first)):
+        with pytest.raises(UserError, match="a study needs two systems of different names"):
+            making.make_study(tmp_path / "s", replace(gathered, systems=systems), None, RULES)
+    with pytest.raises(UserError, match="one instruction at least"):
+        making.make_study(tmp_path / "s", replace(gathered, lines=[]), None, RULES)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [(" ", "must not be empty"), ("x" * 101, "a name of 101 characters; 100 at most"),
+     ("a\ud800", "holds half a character")],
+)  # fmt: skip
+def test_a_name_that_cannot_be_shown_is_refused_where_it_stands(
+    tmp_path: Path, runs: dict[str, Path], name: str, told: str
+) -> None:
+    rows = lines(3)
+    for row in rows[1:]:
+        row["answers"] = {name: "x", "south": "y"}
+    rows[0]["answers"] = dict(rows[1]["answers"])
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=rf"a\.jsonl, line 1: answers: .*{told}"):
+        making.from_lines(path, RULES)
+    done = qwen_eval("annotate", "init", "--answers", path, "--out", tmp_path / "study")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.strip().splitlines()) == 1
+    named = tmp_path / "named"
+    shutil.copytree(runs["east"], named)
+    info = json.loads((named / "run.json").read_text("utf-8"))
+    info["model"]["name"] = name
+    (named / "run.json").write_text(json.dumps(info))
+    done_marks = json.loads((named / "DONE").read_text("utf-8"))
+    done_marks["run.json"] = file_hash(named / "run.json")
+    (named / "DONE").write_text(json.dumps(done_marks))
+    with pytest.raises(UserError, match=rf"--systems .*named: .*{told}"):
+        making.from_runs([runs["west"], named], RULES)
+
+
+@pytest.mark.parametrize("key", ["id", "category", "text", "points"])
+def test_half_a_character_is_refused_and_in_answers_shown_as_such(tmp_path: Path, key: str) -> None:
+    rows = lines(2)
+    half = "a\ud800"
+    rows[1]["answers"]["north"] = half
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = making.make_study(tmp_path / "study", making.from_lines(path, RULES), None, RULES)
+    assert study.items["i01"].answers["north"].text == "a\ufffd"
+    rows[1][key] = [half] if key == "points" else half
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="line 2: holds half a character"):
+        making.from_lines(path, RULES)
+
+
+def test_the_plan_is_of_the_design(tmp_path: Path) -> None:
+    against = made_study(tmp_path / "one").spec.plan
+    everybody = made_study(tmp_path / "two", baseline=None).spec.plan
+    assert against.primary.startswith("net preference against the baseline")
+    assert everybody.primary.startswith("strengths of all systems relative to their mean")
+    assert "ranks" in everybody.primary
+    assert "net preference" not in f"{everybody.primary} {everybody.secondary}"
+    assert "baseline" not in f"{everybody.primary} {everybody.secondary}"
+    assert "by category" in against.secondary
+    for plan in (against, everybody):
+        assert plan.secondary.count("named their maker") == 2
+        assert read_study(tmp_path / "two" / "study").spec.plan == everybody
+
+
+def test_init_prints_names_that_do_nothing(tmp_path: Path) -> None:
+    hostile = "[red]x\x1b[31m"
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines(3, (hostile, "y"))))
+    done = qwen_eval("annotate", "init", "--answers", path, "--baseline", hostile,
+                     "--name", hostile, "--out", tmp_path / "study")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "systems against [red]x�[31m" in done.stdout
+    # Of three items with three votes each not even a difference of all is likely to be found.
+    assert "no difference, however large, is found four times in five" in done.stdout
+
+
 def test_empty_answers_are_told_and_may_be_taken(tmp_path: Path, runs: dict[str, Path]) -> None:
     silent = answering(tmp_path, "silent", reply="  ")
     with pytest.raises(UserError, match=r"silent: 6 answers are empty .*--allow-empty"):
@@ -193,7 +316,9 @@ def test_an_unfinished_or_foreign_run_is_refused(tmp_path: Path, runs: dict[str,
 @pytest.mark.parametrize(
     ("rules", "told"),
     [({"overlap": 0}, "--overlap 0"), ({"control_every": 1}, "--control-every 1"),
-     ({"gold": -1}, "--gold -1"), ({"lease": 0.0}, "--lease"), ({"quota": 0}, "--quota 0")],
+     ({"gold": -1}, "--gold -1"), ({"quota": 0}, "--quota 0"), ({"name": ""}, "--name"),
+     ({"lease": 0.6}, r"--lease 0\.01: give a number of minutes from 1 on"),
+     ({"hidden": ("x", "\udcff")}, "--hide: .*half a character")],
 )  # fmt: skip
 def test_rules_out_of_range_are_refused(rules: dict, told: str) -> None:
     with pytest.raises(UserError, match=told):
