@@ -23,7 +23,7 @@ from ..analysis.shares import Shares, net_without_each, shares
 from ..analysis.strength import COVARIATES, Fit, strengths
 from ..analysis.votes import Vote, unmasked
 
-SCHEMA = 1
+SCHEMA = 2
 FAST = 25.0  # characters of both answers a second: nobody reads so fast
 
 
@@ -87,28 +87,36 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """`shares`: overall and by category for each system, none without a baseline; `unmasked`: the
-    same from votes on answers that named no maker, as far as there are such. `strengths`: bare, and
-    `styled` with side, length and markdown as covariates. `nominal`, `ordinal`: Krippendorff's
-    alphas, None where annotators have no unit in common. `judges`: None for a judge without one.
+class Told:
+    """What votes say of the systems and of each other. `verdicts`, `shares`: overall and by
+    category for each system, none without a baseline. `strengths`: bare of covariates. `nominal`,
+    `ordinal`: Krippendorff's alphas, None where annotators have no unit in common."""
+
+    votes: int
+    verdicts: tuple[Verdict, ...]
+    shares: tuple[Shares, ...]
+    strengths: Strengths
+    nominal: Estimate | None
+    ordinal: Estimate | None
+
+
+@dataclass(frozen=True)
+class Findings(Told):
+    """`systems`: of the study, `unvoted` those without a vote. `unmasked`: what the votes on
+    answers that named no maker say, as far as there are such. `styled`: strengths with side, length
+    and markdown as covariates. `judges`: None for a judge without a unit in common with annotators.
     `both_bad`, `masked`: shares of all votes. Fractions throughout; strengths in log-odds."""
 
     baseline: str | None
     alpha: float
     seed: int
-    votes: int
     items: int
     annotators: int
     systems: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
-    shares: tuple[Shares, ...]
-    unmasked: tuple[Shares, ...]
-    strengths: Strengths
+    unvoted: tuple[str, ...]
+    unmasked: Told
     styled: Strengths
     position: PositionBias | None
-    nominal: Estimate | None
-    ordinal: Estimate | None
     reliability: tuple[Reliability, ...]
     both_bad: float
     masked: float
@@ -118,9 +126,9 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """Plain data, every number as it is; a net preference with its two-sided p."""
         found = asdict(self)
-        for name in ("shares", "unmasked"):
-            for plain, one in zip(found[name], getattr(self, name), strict=True):
-                plain["net"]["p"] = one.net.p
+        for told, plain in ((self, found), (self.unmasked, found["unmasked"])):
+            for one, as_plain in zip(told.shares, plain["shares"], strict=True):
+                as_plain["net"]["p"] = one.net.p
         return found
 
 
@@ -128,47 +136,54 @@ def findings(
     votes: Sequence[Vote],
     baseline: str | None,
     *,
+    systems: Sequence[str] = (),
     judges: Mapping[str, Sequence[Vote]] | None = None,
     controls: Sequence[ControlOutcome] = (),
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Findings:
-    """`votes`: without those on controls. `judges`: the votes of each judge, by its name. Raises
-    UserError for no votes and for a baseline that was not compared."""
+    """`votes`: without those on controls. `systems`: of the study, where some may have no vote.
+    `judges`: the votes of each judge, by its name. Raises UserError for no votes and for a baseline
+    that was not compared."""
     if not votes:
         raise UserError("no votes yet: findings need at least one")
-    systems = tuple(sorted({system for vote in votes for system in (vote.left, vote.right)}))
-    if baseline is not None and baseline not in systems:
-        raise UserError(f"baseline {baseline}: no vote on it; there are {', '.join(systems)}")
-
-    def against(some: Sequence[Vote]) -> tuple[Shares, ...]:
-        return () if baseline is None else tuple(shares(some, baseline, alpha=alpha, seed=seed))
-
-    seen = unmasked(votes)
-    found = against(votes)
+    voted = {system for vote in votes for system in (vote.left, vote.right)}
+    if baseline is not None and baseline not in voted:
+        there = ", ".join(sorted(voted))
+        raise UserError(f"baseline {baseline}: no vote on it; there are {there}")
+    known = tuple(sorted(voted.union(systems)))
+    told, seen = _told(votes, baseline, alpha, seed), unmasked(votes)
     return Findings(
+        **vars(told),
         baseline=baseline,
         alpha=alpha,
         seed=seed,
-        votes=len(votes),
         items=len({vote.item for vote in votes}),
         annotators=len({vote.annotator for vote in votes}),
-        systems=systems,
-        verdicts=_verdicts(found, alpha),
-        shares=found,
-        unmasked=found if len(seen) == len(votes) else against(seen),
-        strengths=_strengths(votes, baseline, (), alpha),
+        systems=known,
+        unvoted=tuple(system for system in known if system not in voted),
+        unmasked=told if len(seen) == len(votes) else _told(seen, baseline, alpha, seed),
         styled=_strengths(votes, baseline, COVARIATES, alpha),
         position=position_bias(votes, alpha=alpha, seed=seed),
-        nominal=krippendorff(votes, "nominal", baseline=baseline, alpha=alpha, seed=seed),
-        ordinal=krippendorff(votes, "ordinal", baseline=baseline, alpha=alpha, seed=seed),
-        reliability=_reliability(votes, systems, baseline, controls, alpha),
+        reliability=_reliability(votes, known, baseline, controls, alpha),
         both_bad=sum(vote.both_bad for vote in votes) / len(votes),
         masked=sum(vote.masked for vote in votes) / len(votes),
         judges={
             name: judge_agreement(said, votes, alpha=alpha, seed=seed)
             for name, said in sorted((judges or {}).items())
         },
+    )
+
+
+def _told(votes: Sequence[Vote], baseline: str | None, alpha: float, seed: int) -> Told:
+    found = () if baseline is None else tuple(shares(votes, baseline, alpha=alpha, seed=seed))
+    return Told(
+        votes=len(votes),
+        verdicts=_verdicts(found, alpha),
+        shares=found,
+        strengths=_strengths(votes, baseline, (), alpha),
+        nominal=krippendorff(votes, "nominal", baseline=baseline, alpha=alpha, seed=seed),
+        ordinal=krippendorff(votes, "ordinal", baseline=baseline, alpha=alpha, seed=seed),
     )
 
 

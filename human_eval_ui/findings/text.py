@@ -13,7 +13,7 @@ from qwen_eval.paired import Paired
 
 from ..analysis.resampling import Estimate
 from ..analysis.strength import Coefficient, Strength
-from .findings import FAST, Findings, Passed, Verdict
+from .findings import FAST, Findings, Passed, Told, Verdict
 from .words import p_value, percent, plain, points
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ MANY_FAST = 0.1  # the share of an annotator's votes from which haste is told
 def sentences(found: Findings) -> list[str]:
     """The verdicts, one line each, then what a reader must know beside them."""
     verdicts = map(_verdict, found.verdicts) if found.baseline else _ranks(found)
+    absent = (f"{plain(system)}: no votes." for system in found.unvoted)
     counts = f"{found.votes:,} votes on {found.items:,} items by {found.annotators:,} annotators"
     level = f"intervals at {1 - found.alpha:.0%} over items"
-    return [*verdicts, *_without_masked(found), *_doubts(found), f"{counts}; {level}."]
+    doubts = (*_without_masked(found), *_doubts(found))
+    return [*verdicts, *absent, *doubts, f"{counts}; {level}."]
 
 
 def tables(found: Findings) -> list[Table]:
@@ -55,26 +57,58 @@ def _verdict(one: Verdict) -> str:
 
 def _ranks(found: Findings) -> Iterator[str]:
     fit = found.strengths.fit
-    for one in fit.strengths if fit else ():
+    if fit is None:
+        return
+    for one in fit.strengths:
         strength = " ".join(_signed(one))
         yield (
-            f"{plain(one.system)}: rank {_ranks_of(one.best, one.worst)} of {len(found.systems)}, "
+            f"{plain(one.system)}: rank {_ranks_of(one.best, one.worst)} of {len(fit.strengths)}, "
             f"{strength} log-odds against the mean of all."
         )
 
 
 def _without_masked(found: Findings) -> Iterator[str]:
-    if not found.masked or not found.baseline:
+    """The findings again without what may have been known: the net preferences or, of all pairs,
+    the ranks; whatever else only where it ends otherwise."""
+    if not found.masked:
         return
-    left = [
-        f"{plain(one.system)} {points(one.net.delta)} {_range(one.net)}"
-        for one in found.unmasked
-        if one.category is None
-    ]
-    yield (
-        f"Without the {found.masked:.1%} of votes on answers that named their maker, net: "
-        f"{', '.join(left) or 'nothing left'}."
-    )
+    rest = found.unmasked
+    without = f"Without the {found.masked:.1%} of votes on answers that named their maker"
+    if found.baseline:
+        left = {one.system: one for one in rest.verdicts}
+        nets = (_net_again(one, left.get(one.system)) for one in found.verdicts)
+        yield f"{without}, net: {'; '.join(nets)}."
+    before, after = (_places(told) for told in (found, rest))
+    if after != before:
+        yield f"{without}, ranks by strength: {after or 'nothing left'}."
+    elif not found.baseline:
+        yield f"{without}, every rank is the same."
+    for level in ("nominal", "ordinal"):
+        whole, part = (getattr(told, level) for told in (found, rest))
+        if _beyond(whole) != _beyond(part):
+            now = f"is {_alpha(part.value)} {_range(part, _alpha)}" if part else "has nothing left"
+            said = "agreement" if _beyond(part) else "no agreement"
+            yield f"{without}, {level} alpha {now}: {said} beyond chance."
+
+
+def _net_again(whole: Verdict, part: Verdict | None) -> str:
+    if part is None:
+        return f"{plain(whole.system)} nothing left"
+    net = f"{plain(part.system)} {points(part.net.value)} {_range(part.net)}"
+    if part.winner == whole.winner:
+        return net
+    return f"{net}, {plain(part.winner)} preferred" if part.winner else f"{net}, not told apart"
+
+
+def _places(told: Told) -> str:
+    fit = told.strengths.fit
+    found = sorted(fit.strengths, key=lambda one: one.system) if fit else ()
+    return ", ".join(f"{plain(one.system)} {_ranks_of(one.best, one.worst)}" for one in found)
+
+
+def _beyond(alpha: Estimate | None) -> bool:
+    """Whether annotators surely agree more than chance."""
+    return alpha is not None and alpha.low > 0
 
 
 def _doubts(found: Findings) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,38 @@ def controls_of(store: Store) -> list[ControlOutcome]:
         elif (row.annotator, row.pair) in first:
             same = first[row.annotator, row.pair] == outcome
             found.append(ControlOutcome(row.annotator, "repeat", same))
+    return found
+
+
+def assignments_of(store: Store) -> list[dict[str, Any]]:
+    """What everybody was given, in their order. `first`, `second`: of the pair; `swapped`: the
+    second stood on the left. `number`: of a regular pair, how many on its two systems the annotator
+    was given before; the side is drawn from it (study/sides.py)."""
+    order = ASSIGNMENT.c.annotator, ASSIGNMENT.c.position
+    with store.reading() as connection:
+        rows = connection.execute(select(ASSIGNMENT).order_by(*order)).fetchall()
+    given: Counter[tuple[str, str, str]] = Counter()
+    found = []
+    for row in rows:
+        pair = store.pairs[row.pair]
+        number = None
+        if row.kind == "regular":
+            number = given[row.annotator, pair.first, pair.second]
+            given[row.annotator, pair.first, pair.second] += 1
+        found.append(
+            {
+                "annotator": row.annotator,
+                "pair": row.pair,
+                "item": pair.item,
+                "first": pair.first,
+                "second": pair.second,
+                "kind": row.kind,
+                "position": row.position,
+                "number": number,
+                "swapped": row.swapped,
+                "state": row.state,
+            }
+        )
     return found
 
 

@@ -1,5 +1,15 @@
 """Who sees what where: drawn from the study's secret key, so nobody can foresee it, and anybody can
-check it once the key is public. HMAC-SHA256. Knows nothing of votes."""
+check it once the key is public. HMAC-SHA256. Knows nothing of votes.
+
+The second of a pair's answers stands on the left in an assignment
+
+    regular   where swapped(key, annotator, (first, second), number)
+    gold      where draw(key, "side", annotator, pair) is odd
+    repeat    where it did not in the annotator's regular assignment of the pair
+
+with the values of the exported assignments.jsonl. A pair's name is name(key, item, first, second),
+that of an attention pair name(key, "gold", item); study.json holds the hash of the key.
+"""
 
 from __future__ import annotations
 

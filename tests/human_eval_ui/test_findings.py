@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from qwen_eval.human_eval_ui.analysis.strength import COVARIATES, strengths
 from qwen_eval.human_eval_ui.analysis.votes import Vote, unmasked
 from qwen_eval.human_eval_ui.findings.findings import ControlOutcome, Findings, findings
 from qwen_eval.human_eval_ui.findings.text import sentences, tables
+from qwen_eval.human_eval_ui.study.spec import plan_of
 from qwen_eval.stats import wilson_interval
 from tests.human_eval_ui.studies import davidson, mirrored, styled
 
@@ -46,7 +49,13 @@ def shown(found: Findings, width: int = 200) -> str:
 
 def test_every_part_is_what_its_estimator_says(found: Findings) -> None:
     assert list(found.shares) == shares(STUDY, "base", alpha=0.1, seed=3)
-    assert list(found.unmasked) == shares(unmasked(STUDY), "base", alpha=0.1, seed=3)
+    seen, rest = unmasked(STUDY), found.unmasked
+    assert rest.votes == len(seen) < len(STUDY) == found.votes
+    assert list(rest.shares) == shares(seen, "base", alpha=0.1, seed=3)
+    assert rest.strengths.fit == strengths(seen, covariates=(), reference="base", alpha=0.1)
+    assert rest.nominal == krippendorff(seen, "nominal", baseline="base", alpha=0.1, seed=3)
+    assert rest.ordinal == krippendorff(seen, "ordinal", baseline="base", alpha=0.1, seed=3)
+    assert rest.verdicts == findings(seen, "base", alpha=0.1, seed=3).verdicts
     assert found.strengths.fit == strengths(STUDY, covariates=(), reference="base", alpha=0.1)
     assert found.styled.fit == strengths(STUDY, covariates=COVARIATES, reference="base", alpha=0.1)
     assert found.position == position_bias(STUDY, alpha=0.1, seed=3)
@@ -77,7 +86,7 @@ def test_the_counts_are_by_hand() -> None:
     assert (overall.win.value, overall.tie.value, overall.lose.value) == (3 / 6, 1 / 6, 2 / 6)
     assert overall.net.delta == coding.net.delta == pytest.approx(1 / 6)
     assert (found.masked, found.both_bad) == (1 / 6, 1 / 6)
-    assert found.unmasked[0].net.delta == pytest.approx(0)
+    assert found.unmasked.shares[0].net.delta == pytest.approx(0)
     (verdict,) = found.verdicts
     assert verdict.winner is None
     assert verdict.few
@@ -136,11 +145,124 @@ def test_haste_is_marked_and_nothing_is_left_out() -> None:
 def test_without_a_baseline_strengths_alone_tell() -> None:
     votes = davidson(np.random.default_rng(4), 30, 2, {"a": 0.0, "b": 1.0, "c": 2.0})
     found = findings(votes, None)
-    assert len(found.shares) == len(found.unmasked) == len(found.verdicts) == 0
+    assert len(found.shares) == len(found.unmasked.shares) == len(found.verdicts) == 0
     assert found.strengths.fit == strengths(votes, covariates=())
     first = sentences(found)[0]
     assert first.startswith("c: rank 1")
     assert "against the mean of all" in first
+
+
+def masked_wins(votes: list[Vote], system: str) -> list[Vote]:
+    """Nearly all answers that the system won with are those that named their maker."""
+    return [
+        replace(
+            v,
+            masked=system in (v.left, v.right)
+            and v.outcome_for(system) > 0
+            and not v.item.endswith(("00", "30")),
+        )
+        for v in votes
+    ]
+
+
+def test_a_verdict_that_rests_on_answers_that_named_their_maker_is_told() -> None:
+    votes = styled(np.random.default_rng(6), 60, 3, {"new": (0.25, 0.1, 0.65)})
+    plain = [replace(vote, masked=False) for vote in votes]
+    assert "Without the" not in shown(findings(plain, "base"))
+    # Masks that fall anywhere change no verdict, and only the figures are given.
+    anywhere = [replace(v, masked=i % 9 == 0) for i, v in enumerate(votes)]
+    found = findings(anywhere, "base")
+    assert found.verdicts[0].winner == found.unmasked.verdicts[0].winner == "new"
+    (line,) = (line for line in sentences(found) if line.startswith("Without"))
+    assert "net: new +" in line
+    assert "preferred" not in line
+    found = findings(masked_wins(plain, "new"), "base")
+    assert (found.verdicts[0].winner, found.unmasked.verdicts[0].winner) == ("new", "base")
+    text = shown(found)
+    assert ", base preferred." in text
+    assert "ranks by strength: base 1 to 2, new 1 to 2." in text
+    every = findings([replace(vote, masked=True) for vote in votes], "base")
+    assert every.unmasked.votes == 0
+    assert "net: new nothing left." in shown(every)
+    assert "ranks by strength: nothing left." in shown(every)
+    assert "ordinal alpha has nothing left: no agreement beyond chance." in shown(every)
+
+
+def test_all_pairs_are_told_without_answers_that_named_their_maker() -> None:
+    votes = davidson(np.random.default_rng(7), 60, 2, {"a": 0.0, "b": 0.2, "c": 3.0}, spread=0.5)
+    anywhere = [replace(v, masked=i % 9 == 0) for i, v in enumerate(votes)]
+    found = findings(anywhere, None)
+    rest = unmasked(anywhere)
+    assert found.unmasked.strengths.fit == strengths(rest, covariates=())
+    assert found.unmasked.ordinal == krippendorff(rest, "ordinal")
+    assert "named their maker, every rank is the same." in shown(found)
+    found = findings(masked_wins(votes, "c"), None)
+    fit = found.unmasked.strengths.fit
+    assert fit is not None
+    assert all((one.best, one.worst) == (1, 3) for one in fit.strengths)
+    assert sentences(found)[0].startswith("c: rank 1 of 3")
+    assert "ranks by strength: a 1 to 3, b 1 to 3, c 1 to 3." in shown(found)
+
+
+def test_agreement_that_rests_on_them_is_told() -> None:
+    # They agree on answers that named their maker, and on the others contradict each other.
+    votes = []
+    for i in range(40):
+        for k in range(2):
+            known = i % 4 > 0
+            choice = (1 if i % 2 else -1) if known else (1 if k else -1)
+            votes.append(Vote(f"i{i}", "coding", f"a{k}", "x", "y", choice, masked=known))
+    found = findings(votes, "x")
+    assert found.nominal is not None
+    assert found.unmasked.nominal is not None
+    assert found.nominal.low > 0 > found.unmasked.nominal.high
+    assert "nominal alpha is -" in shown(found)
+    assert "no agreement beyond chance" in shown(found)
+
+
+def test_a_system_without_a_vote_is_told() -> None:
+    known = ("base", "strong", "w", "weak")
+    found = findings(SMALL, "base", systems=known)
+    assert (found.systems, found.unvoted) == (known, ("w",))
+    assert "w: no votes." in sentences(found)
+    assert found.to_json()["unvoted"] == ("w",)
+    votes = davidson(np.random.default_rng(4), 30, 2, {"a": 0.0, "b": 1.0})
+    ranked = findings(votes, None, systems=("a", "b", "c"))
+    assert "c: no votes." in sentences(ranked)
+    assert " of 2, " in sentences(ranked)[0]
+    assert findings(SMALL, "base").unvoted == ()
+
+
+# What a plan promises, and where the findings hold it.
+PROMISED: dict[str, Callable[[Any], Any]] = {
+    "net preference against the baseline": lambda found: found.verdicts,
+    "overall and by category": lambda found: {one.category for one in found.shares} - {None},
+    "a sign test": lambda found: found.shares and found.shares[0].p_items,
+    "strengths": lambda found: found.strengths.fit,
+    "with side, length and Markdown as covariates": lambda found: found.styled.fit.effects,
+    "the favour of a side": lambda found: found.position,
+    "call both answers bad": lambda found: found.both_bad,
+    "of those on answers that named their maker": lambda found: found.masked,
+    "Krippendorff's alpha, nominal and ordinal": lambda found: found.nominal and found.ordinal,
+    "ordinal alpha without each annotator": lambda found: all(
+        one.votes.without is not None for one in found.reliability
+    ),
+    "net preference and ordinal alpha without each": lambda found: all(
+        one.without for one in found.reliability
+    ),
+    "shares, net preference, strengths bare": lambda found: found.unmasked.shares,
+    "strengths bare of covariates and alphas without": lambda found: found.unmasked.strengths.fit,
+    "every model that was asked to judge": lambda found: found.judges["model"],
+}
+
+
+@pytest.mark.parametrize("baseline", ["base", None])
+def test_a_plan_promises_what_findings_hold(baseline: str | None) -> None:
+    plan = plan_of(baseline)
+    told = f"{plan.primary}; {plan.secondary}"
+    votes = findings(STUDY, baseline, judges={"model": JUDGE}, alpha=plan.alpha, seed=plan.seed)
+    for promise, held in PROMISED.items():
+        assert (promise in told) == bool(held(votes)), promise
 
 
 def test_what_cannot_be_fitted_says_why() -> None:
@@ -161,7 +283,8 @@ def test_mistakes_are_named(votes: list[Vote], baseline: str | None, named: str)
 
 def test_json_is_plain_and_has_every_p(found: Findings) -> None:
     said = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert [one["net"]["p"] for one in said["shares"]] == [one.net.p for one in found.shares]
+    for plain, told in ((said, found), (said["unmasked"], found.unmasked)):
+        assert [one["net"]["p"] for one in plain["shares"]] == [one.net.p for one in told.shares]
     assert set(said["judges"]) == {"model", "idle"}
     assert said["reliability"][0]["votes"]["name"] == "a0"
 
