@@ -213,6 +213,25 @@ def test_all_sides_follow_from_the_exported_files_and_the_key(
         assert left_of[vote["annotator"], vote["item"], first, second] is (vote["left"] == second)
 
 
+def test_the_check_in_the_docs_holds_and_finds_what_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "human_eval.md").read_text("utf-8")
+    (check,) = (part.partition("```")[0] for part in text.split("```python\n")[1:])
+    store, out = unblinded(voted(tmp_path, "north")), tmp_path / "out"
+    exporting.export(store, out)
+    for name in ("study.json", "key"):
+        shutil.copy(store.study.folder / name, out)
+    monkeypatch.chdir(out)
+    exec(check, {})
+    path = out / "assignments.jsonl"
+    rows = read_lines(path)
+    rows[0]["swapped"] = not rows[0]["swapped"]
+    exporting.write_lines(path, rows)
+    with pytest.raises(AssertionError):
+        exec(check, {})
+
+
 def test_a_decision_unblinds_nothing_before_its_time(tmp_path: Path) -> None:
     store = voted(tmp_path, "north")
     pair = next(iter(store.pairs.regular))
