@@ -126,7 +126,8 @@ def from_runs(runs: Sequence[Path], rules: Rules) -> Gathered:
         if each.id in ids
     ]
     systems = tuple(
-        System(names[path], path.name, identity_digest(run.info)) for path, run in opened.items()
+        System(names[path], encodable(path.name), identity_digest(run.info))
+        for path, run in opened.items()
     )
     return Gathered(lines, systems, cut)
 
@@ -258,7 +259,6 @@ def _names(runs: Mapping[Path, Run]) -> dict[Path, str]:
     taken = list(models.values())
     names = {path: path.name if taken.count(name) > 1 else name for path, name in models.items()}
     for path, name in names.items():
-        _check_name(path.name, f"--systems {path}")
         _check_name(name, f"--systems {path}")
         if list(names.values()).count(name) > 1:
             raise UserError(f"--systems {path}: another run is called {name} too; rename a folder")
