@@ -37,7 +37,7 @@ def test_before_unblinding_nothing_tells_systems_apart(tmp_path: Path) -> None:
     store = voted(tmp_path, "north")
     for state in ("open", "closed"):
         if state == "closed":
-            owning.set_state(store, "closed", "owner")
+            owning.set_state(store, "closed", owning.COMMAND_LINE)
         with pytest.raises(RefusedError, match="names stay hidden"):
             exporting.findings_of(store)
         written = exporting.export(store, tmp_path / state, names=True)
@@ -53,8 +53,8 @@ def test_before_unblinding_nothing_tells_systems_apart(tmp_path: Path) -> None:
 def test_after_it_all_forms_hold_the_same_votes(tmp_path: Path) -> None:
     store = voted(tmp_path, "north")
     dispute = owning.disputes(store)
-    owning.set_state(store, "closed", "owner")
-    owning.set_state(store, "unblinded", "owner")
+    owning.set_state(store, "closed", owning.COMMAND_LINE)
+    owning.set_state(store, "unblinded", owning.COMMAND_LINE)
     out = tmp_path / "out"
     exporting.export(store, out)
     votes = reading.votes_of(store)
@@ -78,8 +78,8 @@ def test_after_it_all_forms_hold_the_same_votes(tmp_path: Path) -> None:
 
 def test_a_study_without_a_baseline_has_strengths_and_no_figure(tmp_path: Path) -> None:
     store = voted(tmp_path, None)
-    owning.set_state(store, "closed", "owner")
-    owning.set_state(store, "unblinded", "owner")
+    owning.set_state(store, "closed", owning.COMMAND_LINE)
+    owning.set_state(store, "unblinded", owning.COMMAND_LINE)
     names = {path.name for path in exporting.export(store, tmp_path / "out")}
     assert "votes.csv" in names
     assert "figure.svg" not in names
@@ -90,8 +90,8 @@ def test_a_study_without_a_baseline_has_strengths_and_no_figure(tmp_path: Path) 
 
 def test_a_study_without_votes_says_so(tmp_path: Path) -> None:
     store, _, _ = made_store(tmp_path)
-    owning.set_state(store, "closed", "owner")
-    owning.set_state(store, "unblinded", "owner")
+    owning.set_state(store, "closed", owning.COMMAND_LINE)
+    owning.set_state(store, "unblinded", owning.COMMAND_LINE)
     with pytest.raises(UserError, match="no votes yet"):
         exporting.export(store, tmp_path / "out")
 
