@@ -103,7 +103,8 @@ class Page:
         if len(answers) != 2 or [len(choices) for choices in buttons.values()] != [CHOICES]:
             return None
         assignment, choices = buttons.popitem()
-        return Shown(assignment, *answers, choices, fragment)
+        left, right = answers
+        return Shown(assignment, left, right, choices, fragment)
 
     def _draw(self, place: tuple[int, ...], delta: Any) -> None:
         if delta.WhichOneof("type") == "new_element":

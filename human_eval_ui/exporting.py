@@ -87,8 +87,8 @@ def blind_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def events(store: Store) -> list[dict[str, Any]]:
-    """The log, the one thing that a study never loses. Before unblinding without what the owner
-    decided: a decision is in the order of the systems' names."""
+    """The log, the one thing that a study never loses. Before unblinding without the decisions that
+    logs of earlier versions hold: they are in the order of the systems' names."""
     found = reading.events_of(store)
     if store.state() == "unblinded":
         return list(found)

@@ -1,7 +1,8 @@
 """Which pair an annotator compares next.
 
 First what they left open; else a control where one is due; else, of the pairs that still need votes
-and that they have not had, one with the fewest, in an order of their own. A pair is leased while
+and that they have not had, one on an item that is new to them, with the fewest votes, in an order
+of their own. A pair is leased while
 somebody has it in view, so that it gets as many votes as wanted and no more; a lease that ran out
 gives the pair to whoever comes next. Knows nothing of pages.
 """
@@ -19,7 +20,7 @@ from ..study import sides
 from ..study.pairs import Pair
 from ..study.spec import Answer
 from .store import Store, state_of
-from .tables import ASSIGNMENT
+from .tables import ANNOTATOR, ASSIGNMENT
 
 Kind = Literal["regular", "gold", "repeat"]
 APART = 10  # assignments between a pair and its repetition
@@ -53,15 +54,17 @@ class Task:
     right: Answer
 
 
-Idle = Literal["paused", "closed", "finished"]
+Idle = Literal["paused", "closed", "finished", "gone"]
 
 
 def next_assignment(store: Store, annotator: str) -> Assignment | Idle:
     """What they compare now; the same one until they voted or skipped. Its lease begins anew.
 
-    `finished`: they have had all there is for them. Raises StoreError.
+    `finished`: they have had all there is for them; `gone`: they were sent away. Raises StoreError.
     """
     with store.writing() as connection:
+        if not is_active(connection, annotator):
+            return "gone"
         state = state_of(connection)
         if state != "open":
             return "paused" if state == "paused" else "closed"
@@ -102,17 +105,25 @@ def answer_of(store: Store, pair: Pair, system: str) -> Answer:
 
 
 def own_progress(store: Store, annotator: str) -> tuple[int, int]:
-    """How many regular pairs an annotator has done, and how many there are for them at most."""
+    """How many pairs an annotator has done, and how many there will be for them at most. Controls
+    are counted like any other: who saw the figure stand still would know one."""
     with store.reading() as connection:
-        mine = _regular(connection, annotator)
+        columns = ASSIGNMENT.c
+        mine = connection.execute(
+            select(columns.pair, columns.kind, columns.state).where(columns.annotator == annotator)
+        ).fetchall()
         taken = _occupied(store, connection)
-    done = sum(state == "voted" for state in mine.values())
-    wanted = store.study.spec.overlap
-    free = sum(taken[name] < wanted for name in store.pairs.regular if name not in mine)
-    held = sum(state == "open" for state in mine.values())
-    total = done + held + free
-    quota = store.study.spec.quota
-    return done, total if quota is None else min(total, max(quota, done))
+    spec = store.study.spec
+    had = {row.pair for row in mine if row.kind == "regular"}
+    ended = sum(row.kind == "regular" and row.state == "voted" for row in mine)
+    left = sum(taken[name] < spec.overlap for name in store.pairs.regular if name not in had)
+    left += sum(row.kind == "regular" and row.state == "open" for row in mine)
+    if spec.quota is not None:
+        left = min(left, max(spec.quota - ended, 0))
+    controls = [row.state for row in mine if row.kind != "regular"]
+    done = ended + controls.count("voted")
+    ahead = left // (spec.control_every - 1) if spec.control_every else 0
+    return done, done + left + max(ahead, controls.count("open"))
 
 
 def assignment_from(row: Any) -> Assignment:
@@ -132,16 +143,20 @@ def assignment_from(row: Any) -> Assignment:
 def _left_open(store: Store, connection: Connection, annotator: str) -> Assignment | None:
     mine = (ASSIGNMENT.c.annotator == annotator) & (ASSIGNMENT.c.state == "open")
     for row in connection.execute(select(ASSIGNMENT).where(mine).order_by(ASSIGNMENT.c.position)):
-        if row.kind != "regular" or row.leased > store.now():
+        if not give_back_if_late(store, connection, row):
             return assignment_from(row)
-        if _occupied(store, connection)[row.pair] < store.study.spec.overlap:
-            return assignment_from(row)
-        # Others have voted meanwhile: this one is no longer needed.
-        connection.execute(
-            update(ASSIGNMENT).where(ASSIGNMENT.c.id == row.id).values(state="returned")
-        )
-        store.log(connection, annotator, "returned", assignment=row.id)
     return None
+
+
+def give_back_if_late(store: Store, connection: Connection, row: Any) -> bool:
+    """An open assignment whose lease is over, and whose pair others have filled meanwhile, is no
+    longer needed: it is given back. Says whether it was."""
+    late = row.kind == "regular" and row.leased <= store.now()
+    if not (late and is_full(store, connection, row.pair)):
+        return False
+    connection.execute(update(ASSIGNMENT).where(ASSIGNMENT.c.id == row.id).values(state="returned"))
+    store.log(connection, row.annotator, "returned", assignment=row.id)
+    return True
 
 
 def _given(store: Store, connection: Connection, annotator: str) -> Assignment | None:
@@ -151,15 +166,11 @@ def _given(store: Store, connection: Connection, annotator: str) -> Assignment |
     regular = _next_regular(store, connection, annotator, mine)
     if regular is None:
         return None
-    every = store.study.spec.control_every
-    kept = sum(row.state != "returned" for row in mine)
     kind: Kind = "regular"
     pair, swapped = regular
-    if every and (kept + 1) % every == 0:
-        turn = (kept + 1) // every % 2  # gold and repetition by turns
-        control = _gold(store, annotator, mine) if turn else _repeat(store, annotator, mine)
-        if control is not None:
-            kind, pair, swapped = control
+    control = _control(store, annotator, mine)
+    if control is not None:
+        kind, pair, swapped = control
     found = Assignment(
         secrets.token_hex(16),
         annotator,
@@ -188,12 +199,26 @@ def _next_regular(
     free = [name for name in pairs if name not in had and taken[name] < study.spec.overlap]
     if not free:
         return None
+    # Items they have not had come first: an answer that stands beside several is the baseline's.
+    items = Counter(pairs[name].item for name in had)
     order = store.order(annotator)
-    chosen = min(free, key=lambda name: (taken[name], order[name]))
+    chosen = min(free, key=lambda name: (items[pairs[name].item], taken[name], order[name]))
     pair = pairs[chosen]
     both = pair.first, pair.second
     number = sum((pairs[name].first, pairs[name].second) == both for name in had)
     return chosen, sides.swapped(study.key, annotator, both, number)
+
+
+def _control(store: Store, annotator: str, mine: Any) -> tuple[Kind, str, bool] | None:
+    """The control that is due: one in every block, at a place that cannot be foreseen; gold and
+    repetition by turns."""
+    every, key = store.study.spec.control_every, store.study.key
+    if not every:
+        return None
+    block, place = divmod(sum(row.state != "returned" for row in mine), every)
+    if place != sides.draw(key, "control", annotator, block) % every:
+        return None
+    return _repeat(store, annotator, mine) if block % 2 else _gold(store, annotator, mine)
 
 
 def _gold(store: Store, annotator: str, mine: Any) -> tuple[Kind, str, bool] | None:
@@ -224,14 +249,15 @@ def _repeat(store: Store, annotator: str, mine: Any) -> tuple[Kind, str, bool] |
     return "repeat", chosen.pair, not chosen.swapped
 
 
-def _regular(connection: Connection, annotator: str) -> dict[str, str]:
-    columns = ASSIGNMENT.c
-    found = connection.execute(
-        select(columns.pair, columns.state).where(
-            columns.annotator == annotator, columns.kind == "regular", columns.state != "returned"
-        )
-    )
-    return dict(found.tuples().all())
+def is_active(connection: Connection, annotator: str) -> bool:
+    """Whether somebody was invited and not sent away."""
+    found = select(ANNOTATOR.c.active).where(ANNOTATOR.c.id == annotator)
+    return bool(connection.execute(found).scalar_one_or_none())
+
+
+def is_full(store: Store, connection: Connection, pair: str) -> bool:
+    """Whether a regular pair has all its votes, or is about to get them."""
+    return _occupied(store, connection)[pair] >= store.study.spec.overlap
 
 
 def _occupied(store: Store, connection: Connection) -> Counter[str]:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from qwen_eval.errors import RefusedError, UserError
 
@@ -20,6 +20,7 @@ from .reading import controls_of
 from .store import Store, state_of
 from .tables import ADJUDICATION, ANNOTATOR, ASSIGNMENT, STUDY, VOTE
 
+COMMAND_LINE = "command line"  # whoever can run commands on the study's folder owns it
 _FROM = {
     "paused": ("open",),
     "open": ("paused",),
@@ -71,9 +72,11 @@ class Dispute:
 
 
 def set_state(store: Store, state: str, who: str) -> None:
-    """Pause, reopen, close or unblind. Raises RefusedError where the study's state does not allow
-    it: nothing comes back from closed but unblinding."""
+    """Pause, reopen, close or unblind. `who`: an owner, or COMMAND_LINE. Raises RefusedError where
+    they may not, and where the study's state does not allow it: nothing comes back from closed but
+    unblinding."""
     with store.writing() as connection:
+        _must_own(connection, who)
         now = state_of(connection)
         if now not in _FROM[state]:
             way = "; close it first" if state == "unblinded" and now != "unblinded" else ""
@@ -145,17 +148,27 @@ def disputes(store: Store) -> list[Dispute]:
 
 def adjudicate(store: Store, pair: str, choice: int, by: str, comment: str = "") -> None:
     """Write down what the owner decides of a pair, in place of what they decided before: it stands
-    beside the votes and is none of them. Raises UserError for a choice that is none."""
+    beside the votes and is none of them. Raises UserError for a choice that is none, RefusedError
+    where `by` may not."""
     if abs(choice) > MOST or pair not in store.pairs.regular:
         raise UserError(f"no such decision: {choice} on {pair}")
     with store.writing() as connection:
+        _must_own(connection, by)
         values = {"choice": choice, "comment": comment, "by": by, "created": store.now()}
         changed = connection.execute(
             update(ADJUDICATION).where(ADJUDICATION.c.pair == pair).values(values)
         )
         if not changed.rowcount:
             connection.execute(insert(ADJUDICATION).values(pair=pair, **values))
-        store.log(connection, by, "adjudicated", pair=pair, choice=choice)
+        # Not the choice: a pair is named in the order of its systems' names.
+        store.log(connection, by, "adjudicated", pair=pair)
+
+
+def _must_own(connection: Connection, who: str) -> None:
+    mine = (ANNOTATOR.c.id == who) & ANNOTATOR.c.active & (ANNOTATOR.c.role == "owner")
+    found = connection.execute(select(ANNOTATOR.c.id).where(mine)).one_or_none()
+    if who != COMMAND_LINE and found is None:
+        raise RefusedError("only an owner of the study may do this")
 
 
 def _standing(store: Store, person: Any, rows: Any, controls: list[ControlOutcome]) -> Standing:

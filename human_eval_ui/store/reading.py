@@ -36,18 +36,15 @@ def comments_of(store: Store) -> list[dict[str, Any]]:
 def controls_of(store: Store) -> list[ControlOutcome]:
     """All controls that were voted on. A repetition passes where the same answer wins, or a tie is
     a tie again."""
-    first: dict[tuple[str, str], int] = {}
+    rows = _rows(store)
+    first = {(row.annotator, row.pair): _outcome(row) for row in rows if row.kind == "regular"}
     found: list[ControlOutcome] = []
-    for row in _rows(store):
-        outcome = _outcome(row)
-        if row.kind == "regular":
-            first[row.annotator, row.pair] = outcome
-        elif row.kind == "gold":
-            found.append(
-                ControlOutcome(row.annotator, "gold", outcome < 0)
-            )  # the second is damaged
-        elif (row.annotator, row.pair) in first:
-            same = first[row.annotator, row.pair] == outcome
+    for row in rows:
+        if row.kind == "gold":
+            # The second of the pair is damaged.
+            found.append(ControlOutcome(row.annotator, "gold", _outcome(row) < 0))
+        elif row.kind == "repeat" and (row.annotator, row.pair) in first:
+            same = first[row.annotator, row.pair] == _outcome(row)
             found.append(ControlOutcome(row.annotator, "repeat", same))
     return found
 

@@ -71,6 +71,7 @@ ASSIGNMENT = Table(
     Column("state", String(10), nullable=False),  # open, voted, skipped, returned
     Column("shown", Float, nullable=False),
     Column("leased", Float, nullable=False),
+    Column("ended", Float),  # voted on, or skipped
     Column("reason", Text),  # of a skip
     UniqueConstraint("annotator", "pair", "kind"),
     UniqueConstraint("annotator", "position"),
@@ -114,22 +115,23 @@ EVENT = Table(
 )
 
 # What happened is appended to, and never changed.
-for _change in ("UPDATE", "DELETE"):
-    event.listen(
-        EVENT,
-        "after_create",
-        DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER event_{_change} BEFORE {_change} ON event "
-            "BEGIN SELECT RAISE(ABORT, 'events are only appended'); END"
-        ).execute_if(dialect="sqlite"),
-    )
-event.listen(
-    EVENT,
-    "after_create",
-    DDL(  # type: ignore[no-untyped-call]
-        "CREATE FUNCTION event_kept() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'events are only appended'; END $$; "
-        "CREATE TRIGGER event_kept BEFORE UPDATE OR DELETE ON event "
-        "FOR EACH ROW EXECUTE FUNCTION event_kept()"
-    ).execute_if(dialect="postgresql"),
+_KEPT = "BEGIN SELECT RAISE(ABORT, 'events are only appended'); END"
+_SQLITE = (
+    f"CREATE TRIGGER event_updated BEFORE UPDATE ON event {_KEPT}",
+    f"CREATE TRIGGER event_deleted BEFORE DELETE ON event {_KEPT}",
+    "CREATE TRIGGER event_replaced BEFORE INSERT ON event "
+    f"WHEN EXISTS (SELECT 1 FROM event WHERE id = NEW.id) {_KEPT}",
 )
+_POSTGRESQL = (
+    "CREATE FUNCTION event_kept() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION 'events are only appended'; END $$",
+    "CREATE TRIGGER event_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON event "
+    "FOR EACH STATEMENT EXECUTE FUNCTION event_kept()",
+)
+for _dialect, _statements in (("sqlite", _SQLITE), ("postgresql", _POSTGRESQL)):
+    for _statement in _statements:
+        event.listen(
+            EVENT,
+            "after_create",
+            DDL(_statement).execute_if(dialect=_dialect),  # type: ignore[no-untyped-call]
+        )

@@ -16,8 +16,9 @@ from qwen_eval import __version__
 from qwen_eval.errors import UserError
 
 from ..analysis.votes import MOST
+from .assigning import give_back_if_late, is_active, is_full
 from .store import Store, state_of
-from .tables import ANNOTATOR, ASSIGNMENT, VOTE
+from .tables import ASSIGNMENT, VOTE
 
 Tag = Literal["factual", "instructions", "language", "unsafe", "format"]
 TAGS: tuple[Tag, ...] = get_args(Tag)
@@ -42,18 +43,29 @@ class Ballot:
             raise UserError(f"no such vote: {self.choice} with tags {', '.join(self.tags)}")
 
 
+@dataclass(frozen=True)
+class Undone:
+    """What was taken back; `ballot` is None of a skip."""
+
+    assignment: str
+    ballot: Ballot | None
+
+
 def cast(store: Store, annotator: str, assignment: str, ballot: Ballot) -> Outcome:
     """Keep a vote; `kept` is said when it is on disk. Any other outcome changes nothing: it was
-    voted or skipped `already`, too `early` to have been read, somebody else's, or the study does
-    not run. Raises StoreError.
+    voted or skipped `already`, too `early` to have been read, somebody else's or given to others
+    after its lease, or the study does not run. Raises StoreError.
     """
     with store.writing() as connection:
         row, refused = _open(store, connection, annotator, assignment)
         if refused:
             return refused
+        if give_back_if_late(store, connection, row):
+            return "not yours"
         seconds = store.now() - row.shown
-        if seconds < store.study.spec.dwell:
+        if 0 <= seconds < store.study.spec.dwell:  # a clock that was set back knows nothing
             return "early"
+        seconds = max(seconds, 0.0)
         connection.execute(
             insert(VOTE).values(
                 assignment=assignment,
@@ -68,7 +80,7 @@ def cast(store: Store, annotator: str, assignment: str, ballot: Ballot) -> Outco
                 created=store.now(),
             )
         )
-        _set(connection, assignment, state="voted")
+        _set(connection, assignment, state="voted", ended=store.now())
         return "kept"
 
 
@@ -82,27 +94,34 @@ def skip(store: Store, annotator: str, assignment: str, reason: str) -> Outcome:
         if refused:
             return refused
         reason = _storable(reason)[:LONGEST]
-        _set(connection, assignment, state="skipped", reason=reason)
+        _set(connection, assignment, state="skipped", ended=store.now(), reason=reason)
         store.log(connection, annotator, "skipped", assignment=assignment, reason=reason)
         return "kept"
 
 
-def undo(store: Store, annotator: str) -> str | None:
+def undo(store: Store, annotator: str, shown: str | None) -> Undone | None:
     """Take the annotator's last vote or skip back: it is what they compare next. The vote is kept
-    among the events. Gives the assignment; None where there is nothing to take back, or the study
-    does not run. Raises StoreError.
+    among the events. `shown`: the assignment on the page, None where there was none; a page that
+    is no longer true takes nothing back, so that a key pressed twice does so once.
+
+    None where there is nothing to take back: no vote, a skip on what others have filled meanwhile,
+    a study that does not run. Raises StoreError.
     """
     with store.writing() as connection:
-        if state_of(connection) != "open" or not _active(connection, annotator):
+        if state_of(connection) != "open" or not is_active(connection, annotator):
             return None
-        last = connection.execute(
-            select(ASSIGNMENT.c.id, ASSIGNMENT.c.state)
+        mine = connection.execute(
+            select(ASSIGNMENT)
             .where(ASSIGNMENT.c.annotator == annotator)
-            .where(ASSIGNMENT.c.state.in_(("voted", "skipped")))
-            .order_by(ASSIGNMENT.c.position.desc())
-            .limit(1)
-        ).one_or_none()
-        if last is None:
+            .order_by(ASSIGNMENT.c.position)
+        ).fetchall()
+        current = next((row.id for row in mine if row.state == "open"), None)
+        ended = [row for row in mine if row.state in ("voted", "skipped")]
+        if current != shown or not ended:
+            return None
+        last = max(ended, key=lambda row: (row.ended, row.position))
+        skipped = last.state == "skipped" and last.kind == "regular"
+        if skipped and is_full(store, connection, last.pair):
             return None
         old = connection.execute(
             select(VOTE).where(VOTE.c.assignment == last.id)
@@ -110,8 +129,14 @@ def undo(store: Store, annotator: str) -> str | None:
         store.log(connection, annotator, "undone", assignment=last.id, vote=dict(old or {}))
         connection.execute(delete(VOTE).where(VOTE.c.assignment == last.id))
         lease = store.now() + store.study.spec.lease
-        _set(connection, last.id, state="open", reason=None, leased=lease)
-        return str(last.id)
+        _set(connection, last.id, state="open", ended=None, reason=None, leased=lease)
+        return Undone(last.id, _ballot(old) if old else None)
+
+
+def _ballot(vote: Any) -> Ballot:
+    tags = tuple(json.loads(vote["tags"]))
+    said = vote["choice"], vote["both_bad"], tags, vote["comment"]
+    return Ballot(*said, vote["hidden"], vote["lost"])
 
 
 def _open(
@@ -121,14 +146,9 @@ def _open(
     if state != "open":
         return None, "paused" if state == "paused" else "closed"
     row = connection.execute(select(ASSIGNMENT).where(ASSIGNMENT.c.id == assignment)).one_or_none()
-    if row is None or row.annotator != annotator or not _active(connection, annotator):
+    if row is None or row.annotator != annotator or not is_active(connection, annotator):
         return None, "not yours"
     return (row, None) if row.state == "open" else (None, "already")
-
-
-def _active(connection: Connection, annotator: str) -> bool:
-    found = select(ANNOTATOR.c.active).where(ANNOTATOR.c.id == annotator)
-    return bool(connection.execute(found).scalar_one_or_none())
 
 
 def _set(connection: Connection, assignment: str, **values: Any) -> None:

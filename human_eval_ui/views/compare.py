@@ -125,10 +125,10 @@ def _below(desk: Desk, task: Task | None) -> None:
     left, middle, right = st.columns([2, 2, 7], vertical_alignment="center")
     left.button(
         desk.say("undo"),
-        key="undo",
+        key=f"{task.assignment}:undo" if task else "undo",
         shortcut="U",
         on_click=_undo,
-        args=(desk,),
+        args=(desk, task.assignment if task else None),
         width="stretch",
         icon=":material/undo:",
     )
@@ -195,14 +195,16 @@ def _skip(desk: Desk, assignment: str, reason: str) -> None:
     _forget()
 
 
-def _undo(desk: Desk) -> None:
+def _undo(desk: Desk, shown: str | None) -> None:
     try:
-        undone = voting.undo(desk.store, desk.person.id)
+        undone = voting.undo(desk.store, desk.person.id, shown)
     except StoreError as error:
         st.session_state["notice"] = "error", desk.say("trouble", why=error)
         return
     st.session_state["notice"] = "info", desk.say("undone" if undone else "nothing_to_undo")
     if undone:
+        if undone.ballot:
+            _drafts()[undone.assignment] = undone.ballot
         _forget()
 
 

@@ -67,6 +67,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "idle_paused": ("The study is paused. Come back later.", "研究已暂停，请稍后再来。"),
     "idle_closed": ("The study is closed. Thank you!", "研究已结束，感谢你的参与！"),
+    "idle_gone": ("You are no longer part of this study.", "你已不在本研究中。"),
     "again": ("Look again", "刷新"),
     "sign_in": (
         "Open the link of your invitation to come in. A link is good for one time; ask the owner "

@@ -25,7 +25,7 @@ app = typer.Typer(help="Compare answers blind: set a study up, serve it, close i
 
 app.command("judge")(annotate_judge.command)
 
-OWNER = "owner"  # whose hand the command line is, in the log
+OWNER = "owner"  # for whom `serve` prints a link
 
 
 @app.callback(invoke_without_command=True)
@@ -320,5 +320,5 @@ def _become(study: Path, database: str | None, state: str) -> None:
     from qwen_eval.human_eval_ui.store import owning
 
     with closing(open_study(study, database)) as store:
-        owning.set_state(store, state, OWNER)
+        owning.set_state(store, state, owning.COMMAND_LINE)
     say(f"{study}: {state}")

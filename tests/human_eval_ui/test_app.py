@@ -94,7 +94,7 @@ def test_an_end_is_said(tmp_path: Path, open_page: Open) -> None:
     page = open_page(store, "annotator")
     page.button[0].click().run(timeout=60)
     assert "Thank you!" in words(page)
-    owning.set_state(store, "closed", "owner")
+    owning.set_state(store, "closed", owning.COMMAND_LINE)
     page = open_page(store, "annotator")
     assert "The study is closed" in words(page)
 
@@ -141,7 +141,7 @@ def test_an_owner_sees_every_page(
         vote_through(store, annotator)
     for state in ("", "closed", "unblinded"):
         if state:
-            owning.set_state(store, state, "owner")
+            owning.set_state(store, state, owning.COMMAND_LINE)
         for view in ("progress", "disputes", "results"):
             page = rendered(store, view, language)
             assert not page.exception, (state, view, page.exception)

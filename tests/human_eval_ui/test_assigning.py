@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_eval.human_eval_ui.store import assigning, owning, reading, voting
+from qwen_eval.human_eval_ui.store import access, assigning, owning, reading, voting
 from qwen_eval.human_eval_ui.store.assigning import Assignment, next_assignment
 from qwen_eval.human_eval_ui.store.store import Store
 from qwen_eval.human_eval_ui.store.voting import Ballot
@@ -102,13 +102,37 @@ def test_whoever_comes_back_to_a_pair_that_nobody_took_keeps_it(tmp_path: Path) 
     assert voting.cast(store, slow, first.id, Ballot(1)) == "kept"
 
 
-def test_a_late_vote_is_not_thrown_away(tmp_path: Path) -> None:
+def test_nobody_votes_on_a_pair_that_others_have_filled(tmp_path: Path) -> None:
     store, clock, (slow, fast, _) = made_store(tmp_path, items=1, overlap=1, lease=60.0)
     first = given(store, slow)
     clock.now += 61
-    other = given(store, fast)
+    assert voting.cast(store, fast, given(store, fast).id, Ballot(1)) == "kept"
+    assert voting.cast(store, slow, first.id, Ballot(1)) == "not yours"
+    assert len(reading.votes_of(store)) == 1
+    assert assigning.own_progress(store, slow) == (0, 0)
+
+
+def test_a_vote_after_the_lease_counts_where_nobody_took_the_pair(tmp_path: Path) -> None:
+    store, clock, (slow, *_) = made_store(tmp_path, items=1, overlap=1, lease=60.0)
+    first = given(store, slow)
+    clock.now += 3600
     assert voting.cast(store, slow, first.id, Ballot(1)) == "kept"
-    assert voting.cast(store, fast, other.id, Ballot(1)) == "kept"
+
+
+def test_an_instruction_comes_back_after_all_others(tmp_path: Path) -> None:
+    systems = ("base", "x", "y", "z")
+    store, _, people = made_store(tmp_path, items=10, systems=systems, baseline="base")
+    had = [store.pairs[one.pair].item for one in vote_through(store, people[0])]
+    assert len(had) == 30
+    for start in (0, 10, 20):
+        assert len(set(had[start : start + 10])) == 10
+
+
+def test_whoever_was_sent_away_gets_nothing(tmp_path: Path) -> None:
+    store, _, people = made_store(tmp_path)
+    given(store, people[0])
+    access.revoke(store, "person 0")
+    assert next_assignment(store, people[0]) == "gone"
 
 
 def test_a_quota_ends_an_annotators_work(tmp_path: Path) -> None:
@@ -126,20 +150,35 @@ def test_progress_counts_what_is_there_for_the_annotator(tmp_path: Path) -> None
     assert assigning.own_progress(store, other) == (0, 3)
 
 
-def test_controls_come_when_due_and_repeat_with_sides_exchanged(tmp_path: Path) -> None:
-    store, _, (annotator, *_) = made_store(tmp_path, items=60, control_every=5, gold=4)
+def test_one_in_every_block_is_a_control(tmp_path: Path) -> None:
+    store, _, (annotator, *_) = made_store(tmp_path, items=80, control_every=5, gold=6)
     had = vote_through(store, annotator)
-    kinds = [one.kind for one in had]
-    assert all(kind == "regular" for n, kind in enumerate(kinds, 1) if n % 5)
-    assert kinds[4::10][:4] == ["gold"] * 4
-    assert kinds[19::10].count("repeat") == len(kinds[19::10])
+    blocks = [had[start : start + 5] for start in range(0, len(had), 5)]
+    controls = [[one.kind for one in block if one.kind != "regular"] for block in blocks]
+    assert all(found in ([], ["gold"]) for found in controls[::2])
+    assert all(found in ([], ["repeat"]) for found in controls[1::2])
+    assert controls.count(["gold"]) == 6
+    assert controls.count(["repeat"]) >= 7
+    # Where in its block cannot be foreseen.
+    places = {one.position % 5 for one in had if one.kind != "regular"}
+    assert len(places) >= 4
     first = {one.pair: one for one in had if one.kind == "regular"}
     repeats = [one for one in had if one.kind == "repeat"]
     for one in repeats:
         assert one.swapped is not first[one.pair].swapped
         assert one.position - first[one.pair].position >= assigning.APART
     assert len({one.pair for one in repeats}) == len(repeats)
-    assert len([one for one in had if one.kind == "regular"]) == 60
+    assert len([one for one in had if one.kind == "regular"]) == 80
+
+
+def test_progress_moves_with_every_vote_and_ends_full(tmp_path: Path) -> None:
+    store, _, (annotator, *_) = made_store(tmp_path, items=30, control_every=4, gold=5)
+    done, total = assigning.own_progress(store, annotator)
+    assert (done, total) == (0, 40)
+    while vote_through(store, annotator, 1):
+        assert assigning.own_progress(store, annotator)[0] == done + 1
+        done, total = assigning.own_progress(store, annotator)
+    assert done == total > 30
 
 
 def test_controls_are_no_votes_and_are_judged(tmp_path: Path) -> None:
@@ -178,5 +217,5 @@ def test_what_is_shown_names_no_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("state", "told"), [("paused", "paused"), ("closed", "closed")])
 def test_a_study_that_does_not_run_gives_nothing(tmp_path: Path, state: str, told: str) -> None:
     store, _, people = made_store(tmp_path)
-    owning.set_state(store, state, "owner")
+    owning.set_state(store, state, owning.COMMAND_LINE)
     assert next_assignment(store, people[0]) == told

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.errors import RefusedError, UserError
-from qwen_eval.human_eval_ui.store import owning, reading, voting
+from qwen_eval.human_eval_ui.store import access, owning, reading, voting
+from qwen_eval.human_eval_ui.store.store import STATES
 from qwen_eval.human_eval_ui.store.voting import Ballot
 from tests.human_eval_ui.made_study import made_store
 from tests.human_eval_ui.test_assigning import given, vote_through
@@ -50,28 +51,44 @@ def test_contradicting_votes_are_disputes(tmp_path: Path) -> None:
     assert dispute.pair == order[0]
     assert sorted(dispute.choices) == [-2, 1, 2]
     assert sorted(dispute.comments) == sorted((one, two, three))
-    owning.adjudicate(store, dispute.pair, 1, "owner")
-    owning.adjudicate(store, dispute.pair, -1, "owner")
+    owning.adjudicate(store, dispute.pair, 1, owning.COMMAND_LINE)
+    owning.adjudicate(store, dispute.pair, -1, owning.COMMAND_LINE)
+    # The log can be seen before unblinding, and a pair's order is that of its systems' names.
+    logged = [event for event in reading.events_of(store) if event["kind"] == "adjudicated"]
+    assert [event.keys() - {"at", "who", "kind"} for event in logged] == [{"pair"}] * 2
     assert owning.disputes(store)[0].decided == -1
     assert reading.adjudications_of(store) == {dispute.pair: -1}
     assert len(reading.votes_of(store)) == 9
     with pytest.raises(UserError, match="no such decision"):
-        owning.adjudicate(store, "nothing", 1, "owner")
+        owning.adjudicate(store, "nothing", 1, owning.COMMAND_LINE)
 
 
 def test_a_study_goes_one_way(tmp_path: Path) -> None:
     store, _, _ = made_store(tmp_path)
     with pytest.raises(RefusedError, match="close it first"):
-        owning.set_state(store, "unblinded", "owner")
+        owning.set_state(store, "unblinded", owning.COMMAND_LINE)
     for state in ("paused", "open", "closed"):
-        owning.set_state(store, state, "owner")
+        owning.set_state(store, state, owning.COMMAND_LINE)
     for state in ("open", "paused", "closed"):
         with pytest.raises(RefusedError, match="is closed and cannot become"):
-            owning.set_state(store, state, "owner")
+            owning.set_state(store, state, owning.COMMAND_LINE)
     with pytest.raises(RefusedError, match="names stay hidden"):
         owning.must_be_unblinded(store, "--names")
-    owning.set_state(store, "unblinded", "a1")
+    access.invite(store, "boss", "owner")
+    boss = access.named(store, "boss")
+    assert boss is not None
+    access.revoke(store, "boss")
+    for who in (boss.id, "a1", "nobody"):
+        with pytest.raises(RefusedError, match="only an owner"):
+            owning.set_state(store, "unblinded", who)
+    access.invite(store, "boss", "owner")
+    owning.set_state(store, "unblinded", boss.id)
     owning.must_be_unblinded(store, "--names")
-    log = [(e["kind"], e["who"]) for e in reading.events_of(store) if e["kind"] != "invited"]
-    assert log == [("begun", ""), ("paused", "owner"), ("open", "owner"), ("closed", "owner"),
-                   ("unblinded", "a1")]  # fmt: skip
+    log = [(e["kind"], e["who"]) for e in reading.events_of(store) if e["kind"] in STATES]
+    command = owning.COMMAND_LINE
+    assert log == [
+        ("paused", command),
+        ("open", command),
+        ("closed", command),
+        ("unblinded", boss.id),
+    ]

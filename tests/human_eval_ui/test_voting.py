@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -82,9 +83,10 @@ def test_a_tag_is_one_of_the_list() -> None:
 def test_the_last_vote_can_be_taken_back_and_stays_in_the_log(tmp_path: Path) -> None:
     store, _, (annotator, *_) = made_store(tmp_path)
     first = given_to(store, annotator)
-    voting.cast(store, annotator, first.id, Ballot(1, comment="x"))
+    said = Ballot(1, True, ("format",), "x")
+    voting.cast(store, annotator, first.id, said)
     second = given_to(store, annotator)
-    assert voting.undo(store, annotator) == first.id
+    assert voting.undo(store, annotator, second.id) == voting.Undone(first.id, said)
     assert given_to(store, annotator).id == first.id
     assert voting.cast(store, annotator, first.id, Ballot(-1)) == "kept"
     assert given_to(store, annotator).id == second.id
@@ -93,22 +95,64 @@ def test_the_last_vote_can_be_taken_back_and_stays_in_the_log(tmp_path: Path) ->
     assert (undone["vote"]["choice"], undone["vote"]["comment"]) == (1, "x")
 
 
-def test_a_skip_can_be_taken_back(tmp_path: Path) -> None:
+def test_a_key_pressed_twice_takes_one_vote_back(tmp_path: Path) -> None:
     store, _, (annotator, *_) = made_store(tmp_path)
+    for _ in range(3):
+        voting.cast(store, annotator, given_to(store, annotator).id, Ballot(1))
+    shown = given_to(store, annotator).id
+    assert voting.undo(store, annotator, shown) is not None
+    assert voting.undo(store, annotator, shown) is None
+    assert len(reading.votes_of(store)) == 2
+    # Whoever means it sees the pair that came back, and presses again.
+    assert voting.undo(store, annotator, given_to(store, annotator).id) is not None
+    assert len(reading.votes_of(store)) == 1
+
+
+def test_the_last_vote_is_the_last_in_time(tmp_path: Path) -> None:
+    store, clock, (annotator, *_) = made_store(tmp_path)
+    one = given_to(store, annotator)
+    voting.cast(store, annotator, one.id, Ballot(1))
+    two = given_to(store, annotator)
+    voting.undo(store, annotator, two.id)
+    clock.now += 1
+    voting.cast(store, annotator, two.id, Ballot(2))  # from another tab
+    clock.now += 1
+    voting.cast(store, annotator, one.id, Ballot(1))
+    undone = voting.undo(store, annotator, given_to(store, annotator).id)
+    assert undone is not None
+    assert undone.assignment == one.id
+
+
+def test_a_skip_can_be_taken_back_while_the_pair_has_room(tmp_path: Path) -> None:
+    store, _, (annotator, other, _) = made_store(tmp_path, items=2, overlap=1)
     first = given_to(store, annotator)
     assert voting.skip(store, annotator, first.id, "unclear") == "kept"
-    assert given_to(store, annotator).id != first.id
-    assert voting.undo(store, annotator) == first.id
+    second = given_to(store, annotator)
+    assert second.id != first.id
+    assert voting.undo(store, annotator, second.id) == voting.Undone(first.id, None)
     assert given_to(store, annotator).id == first.id
+    voting.skip(store, annotator, first.id, "unclear")
+    while isinstance(one := assigning.next_assignment(store, other), assigning.Assignment):
+        voting.cast(store, other, one.id, Ballot(0))
+    assert voting.undo(store, annotator, second.id) is None
+    assert len(reading.votes_of(store)) == 1
 
 
 def test_there_is_nothing_to_take_back_in_the_beginning(tmp_path: Path) -> None:
     store, _, (annotator, other, _) = made_store(tmp_path)
-    assert voting.undo(store, annotator) is None
+    assert voting.undo(store, annotator, None) is None
     voting.cast(store, annotator, given_to(store, annotator).id, Ballot(1))
-    assert voting.undo(store, other) is None
-    owning.set_state(store, "paused", "owner")
-    assert voting.undo(store, annotator) is None
+    assert voting.undo(store, other, None) is None
+    owning.set_state(store, "paused", owning.COMMAND_LINE)
+    assert voting.undo(store, annotator, None) is None
+
+
+def test_a_clock_that_was_set_back_stops_nobody(tmp_path: Path) -> None:
+    store, clock, (annotator, *_) = made_store(tmp_path, dwell=1.5)
+    one = given_to(store, annotator)
+    clock.now -= 3600
+    assert voting.cast(store, annotator, one.id, Ballot(1)) == "kept"
+    assert reading.votes_of(store)[0].seconds == 0.0
 
 
 def test_what_is_skipped_is_given_to_others(tmp_path: Path) -> None:
@@ -128,7 +172,7 @@ def test_a_skip_has_a_reason(tmp_path: Path) -> None:
 def test_no_vote_is_kept_while_the_study_does_not_run(tmp_path: Path, state: str) -> None:
     store, _, (annotator, *_) = made_store(tmp_path)
     one = given_to(store, annotator)
-    owning.set_state(store, state, "owner")
+    owning.set_state(store, state, owning.COMMAND_LINE)
     assert voting.cast(store, annotator, one.id, Ballot(1)) == state
     assert reading.votes_of(store) == []
 
@@ -149,8 +193,10 @@ def test_whatever_people_do_there_is_one_vote_per_assignment(
     for number, (who, act) in enumerate(acts):
         annotator = people[who]
         one = assigning.next_assignment(store, annotator)
+        shown = one.id if isinstance(one, assigning.Assignment) else None
         if act == "undo":
-            kept.pop(voting.undo(store, annotator) or "", None)
+            undone = voting.undo(store, annotator, shown)
+            kept.pop(undone.assignment if undone else "", None)
         elif isinstance(one, assigning.Assignment):
             choice = number % 5 - 2
             if act == "skip":
@@ -163,4 +209,5 @@ def test_whatever_people_do_there_is_one_vote_per_assignment(
     votes = reading.votes_of(store)
     assert sorted(vote.choice for vote in votes) == sorted(kept.values())
     assert len({(vote.item, vote.annotator) for vote in votes}) == len(votes)
+    assert max(Counter(vote.item for vote in votes).values(), default=0) <= 2
     store.close()
