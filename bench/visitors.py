@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Origin, Subprotocol
 
-from qwen_eval.human_eval_ui.serving import COOKIE, JOIN
+from qwen_eval.human_eval_ui.serving import JOIN
 
 RETRY = 0.25  # seconds before a lost connection is opened again
 PATIENCE = 120.0  # seconds; a page that shows no pair for so long never will
@@ -155,7 +155,7 @@ class Visitor:
         """Exchange the invitation for a session."""
         async with httpx.AsyncClient(base_url=self._url, timeout=PATIENCE) as client:
             answer = await client.post(JOIN, data={"token": self._token})
-        self._cookie = answer.cookies[COOKIE]
+        self._cookie = "; ".join(f"{name}={value}" for name, value in answer.cookies.items())
 
     async def visit(self) -> None:
         """Vote until all votes are given."""
@@ -175,7 +175,7 @@ class Visitor:
             self._url.replace("http", "ws", 1) + "/_stcore/stream",
             origin=Origin(self._url),
             subprotocols=[Subprotocol(name) for name in protocols],
-            additional_headers={"Cookie": f"{COOKIE}={self._cookie}", "Accept-Language": "zh-CN"},
+            additional_headers={"Cookie": self._cookie, "Accept-Language": "zh-CN"},
             open_timeout=PATIENCE,
             max_size=None,
         )

@@ -16,7 +16,7 @@ from qwen_eval.human_eval_ui.store.access import Person
 from qwen_eval.human_eval_ui.store.store import StoreError
 from qwen_eval.human_eval_ui.views import compare, disputes, look, progress, results
 from qwen_eval.human_eval_ui.views.compare import Desk
-from qwen_eval.human_eval_ui.views.words import LANGUAGES, Language, say
+from qwen_eval.human_eval_ui.views.words import LANGUAGES, Language, say, trouble
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
         return
     language = _language()
     try:
-        person = _person(served)
+        person = serving.visitor(served)
     except StoreError as error:
-        st.error(say("unreachable", language, why=error))
+        st.error(trouble("unreachable", language, error, owner=False))
         return
     if person is None:
         _outside(language)
@@ -49,7 +49,11 @@ def main() -> None:
         if name == "compare" or person.role != "annotator"
         if name != "compare" or person.role == "annotator" or served.alone
     ]
-    st.navigation(pages, position="top" if len(pages) > 1 else "hidden").run()
+    shown = st.navigation(pages, position="top" if len(pages) > 1 else "hidden")
+    try:
+        shown.run()
+    except StoreError as error:
+        look.put_error(trouble("unreachable", language, error, owner=person.role == "owner"))
     _foot(served, person, language)
 
 
@@ -72,17 +76,8 @@ def _foot(served: serving.Served, person: Person | None, language: Language) -> 
             required=True,
         )
         if person is not None:
-            st.caption(say("hello", language, name=person.name))
+            look.put_caption(say("hello", language, name=person.name))
             _sign_out(served, language)
-
-
-def _person(served: serving.Served) -> Person | None:
-    if served.alone is not None:
-        return served.alone
-    email = None
-    if st.user.get("is_logged_in") and st.user.get("email_verified", False):
-        email = str(st.user.get("email") or "") or None
-    return access.who(served.store, st.context.cookies.get(serving.COOKIE), email)
 
 
 def _outside(language: Language) -> None:
@@ -91,7 +86,8 @@ def _outside(language: Language) -> None:
     if not serving.has_login():
         return
     if st.user.get("is_logged_in"):
-        st.warning(say("stranger", language, email=st.user.get("email", "?")))
+        st.warning(say("stranger", language))
+        look.put_caption(str(st.user.get("email", "?")))
         st.button(say("sign_out", language), on_click=st.logout)
     else:
         st.button(say("log_in", language), on_click=st.login)
@@ -99,7 +95,7 @@ def _outside(language: Language) -> None:
 
 def _sign_out(served: serving.Served, language: Language) -> None:
     if served.alone is None and st.button(say("sign_out", language)):
-        session = st.context.cookies.get(serving.COOKIE)
+        session = st.context.cookies.get(serving.cookie_name(served.store.study))
         if session:
             access.leave(served.store, session)
         if serving.has_login() and st.user.get("is_logged_in"):

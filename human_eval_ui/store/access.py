@@ -21,6 +21,7 @@ from .tables import ANNOTATOR, INVITE, SESSION
 
 Role = Literal["annotator", "viewer", "owner"]
 ROLES: tuple[Role, ...] = get_args(Role)
+OWNER = "owner"  # the name of whoever serves the study
 DAYS = 30  # of a session
 _DAY = 86400.0
 
@@ -40,27 +41,41 @@ class TokenError(UserError):
 
 def invite(store: Store, name: str, role: Role = "annotator", email: str | None = None) -> str:
     """A token that lets one person in once; a known name gets a new one, and those not used before
-    are void. Raises UserError for an empty name, a name of another role, or an address that is
-    another person's."""
-    if not name.strip() or role not in ROLES:
+    are void. Raises UserError for an empty name, a name of another role, OWNER in another role, or
+    an address that is another person's."""
+    name = name.strip()
+    if not name or role not in ROLES:
         raise UserError(f"NAME {name!r}, --role {role}: give a name, and one of {', '.join(ROLES)}")
-    token = secrets.token_urlsafe(32)
+    if name == OWNER and role != "owner":
+        raise UserError(
+            f"NAME {name}: is whoever serves the study; take another name, or --role owner"
+        )
     with store.writing() as connection:
-        person = _person(connection, name.strip(), role, email, store.now())
+        person = _person(connection, name, role, email, store.now())
         connection.execute(
             update(INVITE)
             .where(INVITE.c.annotator == person, INVITE.c.used.is_(None))
             .values(revoked=store.now())
         )
-        connection.execute(
-            insert(INVITE).values(digest=_digest(token), annotator=person, created=store.now())
-        )
-        store.log(connection, "", "invited", annotator=person, role=role)
-    return token
+        return _issue(store, connection, person, role)
 
 
-def redeem(store: Store, token: str) -> str:
-    """The session that an invitation is exchanged for. Raises TokenError."""
+def owner_token(store: Store) -> str | None:
+    """A token for OWNER, who is made where there is none yet. Those given before stay good: every
+    server of the study asks for one. None where the owner was sent away."""
+    with store.writing() as connection:
+        known = connection.execute(
+            select(ANNOTATOR.c.active).where(ANNOTATOR.c.name == OWNER)
+        ).scalar_one_or_none()
+        if known is False:
+            return None
+        person = _person(connection, OWNER, "owner", None, store.now())
+        return _issue(store, connection, person, "owner")
+
+
+def redeem(store: Store, token: str, former: str | None = None) -> str:
+    """The session that an invitation is exchanged for. `former`: a session that ends with it.
+    Raises TokenError."""
     session = secrets.token_urlsafe(32)
     with store.writing() as connection:
         row = connection.execute(
@@ -84,6 +99,8 @@ def redeem(store: Store, token: str) -> str:
                 expires=store.now() + DAYS * _DAY,
             )
         )
+        if former:
+            _end(connection, former, store.now())
         store.log(connection, row.annotator, "came in")
     return session
 
@@ -135,8 +152,16 @@ def revoke(store: Store, name: str) -> None:
 def leave(store: Store, session: str) -> None:
     """End one session."""
     with store.writing() as connection:
-        mine = SESSION.c.digest == _digest(session)
-        connection.execute(update(SESSION).where(mine).values(revoked=store.now()))
+        _end(connection, session, store.now())
+
+
+def _issue(store: Store, connection: Connection, person: str, role: Role) -> str:
+    token = secrets.token_urlsafe(32)
+    connection.execute(
+        insert(INVITE).values(digest=_digest(token), annotator=person, created=store.now())
+    )
+    store.log(connection, "", "invited", annotator=person, role=role)
+    return token
 
 
 def _person(connection: Connection, name: str, role: Role, email: str | None, now: float) -> str:
@@ -162,6 +187,11 @@ def _person(connection: Connection, name: str, role: Role, email: str | None, no
         )
     )
     return person
+
+
+def _end(connection: Connection, session: str, now: float) -> None:
+    mine = SESSION.c.digest == _digest(session)
+    connection.execute(update(SESSION).where(mine).values(revoked=now))
 
 
 def _digest(token: str) -> str:

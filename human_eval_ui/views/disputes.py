@@ -8,7 +8,7 @@ import streamlit as st
 from qwen_eval.human_eval_ui.store import assigning, owning
 from qwen_eval.human_eval_ui.store.owning import Dispute
 from qwen_eval.human_eval_ui.study import sides
-from qwen_eval.human_eval_ui.views import look
+from qwen_eval.human_eval_ui.views import acting, look
 from qwen_eval.human_eval_ui.views.compare import CHOICES, Desk
 from qwen_eval.human_eval_ui.views.words import category
 
@@ -17,6 +17,7 @@ def page(desk: Desk) -> None:
     """The whole page."""
     found = owning.disputes(desk.store)
     st.title(desk.say("page_disputes"))
+    acting.put_trouble()
     if not found:
         st.info(desk.say("disputes_none"))
         return
@@ -59,7 +60,7 @@ def _shown(desk: Desk, dispute: Dispute) -> None:
         column.button(
             desk.say(f"choice_{choice}"),
             key=f"{dispute.pair}:decide:{choice}",
-            on_click=owning.adjudicate,
-            args=(desk.store, dispute.pair, sign * choice, desk.person.id),
+            on_click=acting.as_owner,
+            args=(desk, owning.adjudicate, dispute.pair, sign * choice, desk.person.id),
             width="stretch",
         )

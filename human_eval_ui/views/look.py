@@ -22,6 +22,22 @@ def put_style() -> None:
     st.html(f"<style>{_STYLE}</style>")
 
 
+def put_title(text: str) -> None:
+    """A heading of somebody's making, as text: Streamlit's own would read Markdown in it, and load
+    its images."""
+    st.html(f"<h1>{plain(text)}</h1>")
+
+
+def put_caption(text: str) -> None:
+    """A small line with somebody's words in it, as text."""
+    st.html(f'<div class="small">{plain(text)}</div>', width="content")
+
+
+def put_error(text: str) -> None:
+    """What went wrong, as text."""
+    st.html(f'<div class="wrong" role="alert">{plain(text)}</div>')
+
+
 def put_instruction(text: str) -> None:
     """What was asked, white space kept."""
     st.html(f'<div class="asked">{plain(text)}</div>')

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from qwen_eval.errors import QwenEvalError
 from qwen_eval.human_eval_ui.analysis.agreement import krippendorff, position_bias
 from qwen_eval.human_eval_ui.store import owning, reading
 from qwen_eval.human_eval_ui.store.owning import Progress, Standing
+from qwen_eval.human_eval_ui.views import acting, look
 from qwen_eval.human_eval_ui.views.compare import Desk
 from qwen_eval.human_eval_ui.views.words import category
 
@@ -21,7 +21,7 @@ REFRESH = "15s"
 
 def page(desk: Desk) -> None:
     """The whole page; figures are read again every few seconds."""
-    st.title(desk.store.study.spec.name)
+    look.put_title(desk.store.study.spec.name)
     _controls(desk)
     _figures(desk)
 
@@ -35,7 +35,8 @@ def _figures(desk: Desk) -> None:
     cells[1].metric(say("votes"), f"{now.votes} / {now.wanted}")
     cells[2].metric(say("pairs_done"), f"{now.pairs_done} / {now.pairs}")
     cells[3].metric(say("people"), sum(p.role == "annotator" and p.active for p in now.people))
-    st.progress(now.votes / now.wanted if now.wanted else 1.0)
+    # A vote on a pair whose lease ran out may be one more than were wanted.
+    st.progress(min(1.0, now.votes / now.wanted) if now.wanted else 1.0)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader(say("by_category"))
@@ -65,7 +66,7 @@ def _person(desk: Desk, person: Standing) -> dict[str, object]:
     at = person.last and datetime.fromtimestamp(person.last, UTC)
     return {
         say("name"): person.name + ("" if person.active else " ✗"),
-        say("role"): person.role,
+        say("role"): say(f"role_{person.role}"),
         say("votes"): person.votes,
         say("skipped"): person.skipped,
         say("seconds"): round(person.seconds, 1),
@@ -121,13 +122,8 @@ def _controls(desk: Desk) -> None:
             with st.popover(desk.say(word)):
                 st.write(desk.say(f"{word}_sure"))
                 st.button(desk.say("sure"), key=f"sure-{word}", on_click=_set, args=(desk, goal))
-    trouble = st.session_state.pop("owner_trouble", None)
-    if trouble:
-        st.error(trouble)
+    acting.put_trouble()
 
 
 def _set(desk: Desk, state: str) -> None:
-    try:
-        owning.set_state(desk.store, state, desk.person.id)
-    except QwenEvalError as error:
-        st.session_state["owner_trouble"] = str(error)
+    acting.as_owner(desk, owning.set_state, state, desk.person.id)

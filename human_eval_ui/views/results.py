@@ -14,6 +14,8 @@ from qwen_eval.human_eval_ui.findings.export import votes_csv
 from qwen_eval.human_eval_ui.findings.figure import figure4
 from qwen_eval.human_eval_ui.findings.findings import Findings
 from qwen_eval.human_eval_ui.store import reading
+from qwen_eval.human_eval_ui.store.store import StoreError
+from qwen_eval.human_eval_ui.views import look
 from qwen_eval.human_eval_ui.views.compare import Desk
 
 WIDTH = 110  # characters of a line
@@ -22,18 +24,23 @@ WIDTH = 110  # characters of a line
 def page(desk: Desk) -> None:
     """The whole page."""
     st.title(desk.say("page_results"))
-    try:
-        if desk.store.state() == "unblinded":
+    if desk.store.state() == "unblinded":
+        try:
             _findings(desk)
-        else:
-            st.info(desk.say("still_blind"))
-        _export(desk)
-    except QwenEvalError as error:
-        st.error(str(error))
+        except StoreError:
+            raise
+        except QwenEvalError as error:
+            look.put_error(str(error))
+    else:
+        st.info(desk.say("still_blind"))
+    # What is kept can leave whether or not it says something.
+    _export(desk)
 
 
 def _findings(desk: Desk) -> None:
     found = exporting.findings_of(desk.store)
+    if desk.language != "en":
+        st.caption(desk.say("tables_in"))
     for sentence in text.sentences(found):
         st.text(sentence)
     if found.baseline is not None:
@@ -49,7 +56,8 @@ def _printed(found: Findings) -> str:
     console = Console(file=StringIO(), width=WIDTH, record=True)
     for table in text.tables(found):
         console.print(table)
-    return console.export_text()
+        console.print()
+    return console.export_text().rstrip()
 
 
 def _export(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 Language = Literal["en", "zh"]
@@ -10,7 +11,7 @@ LANGUAGES: dict[Language, str] = {"zh": "中文", "en": "English"}
 _WORDS: dict[str, tuple[str, str]] = {
     "title": ("Which answer is better?", "哪个回答更好？"),
     "language": ("Language", "语言"),
-    "hello": ("Signed in as {name}", "当前标注员：{name}"),
+    "hello": ("Signed in as {name}", "当前用户：{name}"),
     "done_of": ("{done} of {total} compared", "已完成 {done} / {total}"),
     "instruction": ("Instruction", "指令"),
     "points": ("What a good answer holds", "好的回答应当做到"),
@@ -56,11 +57,15 @@ _WORDS: dict[str, tuple[str, str]] = {
     "outcome_closed": ("The study is closed; nothing was kept.", "研究已结束，本次未提交。"),
     "undone": ("Your last vote was taken back.", "已撤销上一次选择。"),
     "nothing_to_undo": ("There is nothing to take back.", "没有可以撤销的选择。"),
-    "trouble": (
-        "Your vote could not be kept: {why}. Please press again.",
-        "没有保存成功：{why}。请再按一次。",
+    "trouble": ("This could not be kept. Please press again.", "没有保存成功，请再按一次。"),
+    "unreachable": (
+        "The study cannot be reached now. Please try again soon.",
+        "暂时无法读取研究，请稍后再试。",
     ),
-    "unreachable": ("The study cannot be read now: {why}.", "暂时无法读取研究：{why}。"),
+    "not_allowed": (
+        "You may not do this any more; nothing was changed. Load the page again.",
+        "你已无权进行此操作，没有任何更改。请刷新页面。",
+    ),
     "idle_finished": (
         "You have compared everything there is for you. Thank you!",
         "全部完成，感谢你的参与！",
@@ -76,8 +81,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "log_in": ("Log in", "登录"),
     "stranger": (
-        "{email} is not on the list of this study. Ask its owner.",
-        "{email} 不在本研究的名单中，请联系负责人。",
+        "This address is not on the list of the study. Ask its owner.",
+        "该地址不在本研究的名单中，请联系负责人。",
     ),
     "sign_out": ("Sign out", "退出"),
     "join_title": ("Take part in the comparison", "参加对比标注"),
@@ -88,6 +93,13 @@ _WORDS: dict[str, tuple[str, str]] = {
         "按下按钮后，本链接即失效。",
     ),
     "join_button": ("Begin", "开始"),
+    "join_known": ("You are signed in as {name} already.", "你已登录为 {name}。"),
+    "join_go_on": ("Go on as you are", "继续使用当前身份"),
+    "join_instead": ("Sign in by this invitation instead", "改用此邀请登录"),
+    "join_elsewhere": (
+        "This was sent from another page. Open the link of your invitation and press its button.",
+        "请求来自其他页面。请打开你的邀请链接，并按页面上的按钮。",
+    ),
     "page_compare": ("Compare", "标注"),
     "page_progress": ("Progress", "进度"),
     "page_disputes": ("Disputes", "争议裁决"),
@@ -111,6 +123,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     "people": ("Annotators", "标注员"),
     "name": ("Name", "姓名"),
     "role": ("Role", "角色"),
+    "role_annotator": ("annotator", "标注员"),
+    "role_viewer": ("viewer", "查看者"),
+    "role_owner": ("owner", "负责人"),
     "skipped": ("Skipped", "跳过"),
     "fast": ("Too fast", "过快"),
     "seconds": ("Median seconds", "用时中位数（秒）"),
@@ -153,6 +168,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "A decision stands beside the votes in the export and is none of them.",
         "裁决单独记录，不计入投票。",
     ),
+    "tables_in": ("The text and tables below are in English.", "以下文字与表格为英文。"),
     "export": ("Export", "导出"),
     "export_blind": ("Votes without systems (JSON lines)", "不含系统名的投票（JSONL）"),
     "export_events": ("Log of events (JSON lines)", "事件日志（JSONL）"),
@@ -161,10 +177,22 @@ _WORDS: dict[str, tuple[str, str]] = {
 }
 
 
+_LOG = logging.getLogger(__name__)
+
+
 def say(key: str, language: Language, **values: object) -> str:
-    """A sentence, with its blanks filled in."""
+    """A sentence, with its blanks filled in; values that it has no blank for are left out."""
     text = _WORDS[key][language == "zh"]
     return text.format(**values) if values else text
+
+
+def trouble(key: str, language: Language, error: Exception, *, owner: bool) -> str:
+    """A sentence on what could not be done. The error's own words may hold paths of the server:
+    they go to its log, and are shown to an owner alone."""
+    _LOG.error("%s: %s", key, error)
+    # The sentence says so already.
+    why = str(error).removesuffix("; nothing was changed")
+    return f"{say(key, language)} ({why})" if owner else say(key, language)
 
 
 def category(name: str, language: Language) -> str:

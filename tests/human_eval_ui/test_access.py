@@ -57,6 +57,47 @@ def test_whoever_is_sent_away_is_out_at_once(tmp_path: Path) -> None:
     assert again.id == "a1"
 
 
+def test_a_session_ends_with_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    store, _, _ = made_store(tmp_path, people=0)
+    old = access.redeem(store, access.invite(store, "x"))
+    with pytest.raises(TokenError):
+        access.redeem(store, "no token", old)
+    assert access.who(store, old)
+    new = access.redeem(store, access.invite(store, "y"), old)
+    assert access.who(store, old) is None
+    found = access.who(store, new)
+    assert found is not None
+    assert found.name == "y"
+
+
+@pytest.mark.parametrize("role", ["annotator", "viewer"])
+def test_the_name_of_whoever_serves_is_an_owners(tmp_path: Path, role: access.Role) -> None:
+    store, _, _ = made_store(tmp_path, people=0)
+    with pytest.raises(UserError, match="NAME owner: is whoever serves the study"):
+        access.invite(store, " owner ", role)
+    access.invite(store, access.OWNER, "owner")
+
+
+def test_every_server_has_a_link_for_the_owner_and_voids_none(tmp_path: Path) -> None:
+    store, _, _ = made_store(tmp_path, people=0)
+    tokens = [access.owner_token(store), access.invite(store, access.OWNER, "owner")]
+    with pytest.raises(TokenError, match="taken back"):
+        access.redeem(store, tokens[0] or "")
+    tokens += [access.owner_token(store), access.owner_token(store)]
+    people = {access.who(store, access.redeem(store, token or "")) for token in tokens[1:]}
+    assert people == {access.named(store, access.OWNER)}
+
+
+def test_a_server_lets_no_owner_in_again_who_was_sent_away(tmp_path: Path) -> None:
+    store, _, _ = made_store(tmp_path, people=0)
+    access.owner_token(store)
+    access.revoke(store, access.OWNER)
+    assert access.owner_token(store) is None
+    assert access.named(store, access.OWNER) is None
+    access.invite(store, access.OWNER, "owner")
+    assert access.owner_token(store)
+
+
 def test_a_session_ends(tmp_path: Path) -> None:
     store, clock, _ = made_store(tmp_path, people=0)
     session = access.redeem(store, access.invite(store, "x"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +29,9 @@ SCRIPT = Path(serving.__file__).with_name("app.py")
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
     """The pages as somebody of a role sees them, who is taken for signed in."""
 
-    def opened(store: Store, role: Role, language: str = "en") -> Any:
-        access.invite(store, f"some {role}", role)
-        person = access.named(store, f"some {role}")
+    def opened(store: Store, role: Role, language: str = "en", name: str = "") -> Any:
+        access.invite(store, name or f"some {role}", role)
+        person = access.named(store, name or f"some {role}")
         monkeypatch.setattr(serving, "_served", serving.Served(store))
         monkeypatch.setattr(access, "who", lambda *_: person)
         test = AppTest.from_file(str(SCRIPT))
@@ -44,7 +46,8 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
 def words(test: Any) -> str:
     """All that is on the page."""
     kinds = ("title", "info", "error", "warning", "caption", "text", "code", "success", "subheader")
-    return "\n".join(str(each.value) for kind in kinds for each in getattr(test, kind))
+    found = [str(each.value) for kind in kinds for each in getattr(test, kind)]
+    return "\n".join(found + [each.proto.body for each in test.get("html")])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -67,12 +70,13 @@ def test_a_vote_that_could_not_be_kept_is_said_and_stays_on_the_page(
     before = page.button[0].key
 
     def full(*_: object) -> str:
-        raise StoreError("study.db: database or disk is full; nothing was changed")
+        raise StoreError("/srv/study.db: database or disk is full; nothing was changed")
 
     with monkeypatch.context() as broken:
         broken.setattr(voting, "cast", full)
         page.button[0].click().run(timeout=60)
-    assert "disk is full" in words(page)
+    assert "could not be kept. Please press again." in words(page)
+    assert "/srv" not in words(page)
     assert page.button[0].key == before
     page.button[0].click().run(timeout=60)
     assert len(reading.votes_of(store)) == 1
@@ -112,12 +116,17 @@ def test_only_an_owner_may_pause(tmp_path: Path, open_page: Open, role: Role, ma
     ("address", "verified", "told"),
     [
         ("ming@example.org", True, "Judge helpfulness"),
+        ("ming@example.org", "true", "Judge helpfulness"),
         ("ming@example.org", False, "Open the link of your invitation"),
-        ("other@example.org", True, "other@example.org is not on the list"),
+        ("ming@example.org", "false", "Open the link of your invitation"),
+        ("ming@example.org", 1, "Open the link of your invitation"),
+        ("ming@example.org", None, "Open the link of your invitation"),
+        ("other@example.org", True, "This address is not on the list"),
+        ("![x](http://a.test)@b.test", True, "![x](http://a.test)@b.test"),
     ],
 )
 def test_a_login_counts_where_its_address_is_verified_and_on_the_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, verified: bool, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, verified: object, told: str
 ) -> None:
     store, _, _ = made_store(tmp_path)
     access.invite(store, "小明", email="ming@example.org")
@@ -129,6 +138,132 @@ def test_a_login_counts_where_its_address_is_verified_and_on_the_list(
     page = AppTest.from_file(str(SCRIPT)).run(timeout=60)
     assert not page.exception
     assert told in words(page)
+
+
+@pytest.mark.parametrize(("role", "shown"), [("annotator", False), ("owner", True)])
+def test_only_an_owner_reads_why_the_database_fails(
+    tmp_path: Path,
+    open_page: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    role: Role,
+    shown: bool,
+) -> None:
+    store, _, _ = made_store(tmp_path)
+
+    def full(*_: object) -> str:
+        raise StoreError("/srv/study.db: disk is full; nothing was changed")
+
+    page = open_page(store, role)
+    if role == "owner":
+        monkeypatch.setattr(owning, "set_state", full)
+        next(button for button in page.button if button.label == "Pause").click().run(timeout=60)
+        assert "Please press again. (/srv/study.db: disk is full)" in words(page)
+    else:
+        monkeypatch.setattr(access, "who", full)
+        page.run(timeout=60)
+        assert "cannot be reached now" in words(page)
+    assert ("/srv" in words(page)) is shown
+    assert "/srv/study.db: disk is full" in caplog.text
+
+
+def test_what_people_are_called_is_shown_as_text(tmp_path: Path, open_page: Open) -> None:
+    picture = "![x](http://127.0.0.1:9/x.png)<b>"
+    store, _, _ = made_store(tmp_path, name=picture)
+    page = open_page(store, "owner", name=picture)
+    bodies = [each.proto.body for each in page.get("html")]
+    inert = picture.replace("<", "&lt;").replace(">", "&gt;")
+    for wanted in (f"<h1>{inert}</h1>", f"Signed in as {inert}<"):
+        assert any(wanted in body for body in bodies)
+    for kind in ("title", "caption", "markdown", "info", "warning", "error", "subheader"):
+        assert not [each for each in getattr(page, kind) if "![x]" in each.value]
+
+
+@pytest.fixture
+def as_session(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Pages of somebody who came in by an invitation, and may be sent away."""
+
+    def opened(store: Store, name: str, role: Role) -> Any:
+        session = access.redeem(store, access.invite(store, name, role))
+        cookies = {serving.cookie_name(store.study): session}
+        monkeypatch.setattr(serving, "_served", serving.Served(store))
+        monkeypatch.setattr("streamlit.context", SimpleNamespace(cookies=cookies, locale="en"))
+        return AppTest.from_file(str(SCRIPT)).run(timeout=60)
+
+    return opened
+
+
+def test_a_page_acts_for_nobody_who_was_sent_away(
+    tmp_path: Path, as_session: Callable[..., Any]
+) -> None:
+    store, _, _ = made_store(tmp_path)
+    page = as_session(store, "boss", "owner")
+    person = access.named(store, "boss")
+    assert person is not None
+    assert serving.still(person)
+    assert serving.still(person, "annotator", "owner")
+    assert not serving.still(person, "annotator")
+    assert not serving.still(Person(person.id, person.name, "viewer"))
+    pause = next(button for button in page.button if button.label == "Pause")
+    access.revoke(store, "boss")
+    assert not serving.still(person, "owner")
+    pause.click().run(timeout=60)
+    assert not page.exception
+    assert store.state() == "open"
+    assert "Open the link of your invitation" in words(page)
+
+
+def test_a_decision_is_an_owners_who_may_still_decide(
+    tmp_path: Path, as_session: Callable[..., Any]
+) -> None:
+    store, _, people = made_store(tmp_path, items=1, people=2)
+    for annotator, choice in zip(people, (-2, 2), strict=True):
+        one = given(store, annotator)
+        seen = -choice if one.swapped else choice
+        voting.cast(store, annotator, one.id, voting.Ballot(seen))
+    as_session(store, "boss", "owner")
+    person = access.named(store, "boss")
+    assert person is not None
+    page = rendered(store, "disputes", "en", person)
+    page.button[0].click().run(timeout=60)
+    (decided,) = owning.disputes(store)
+    assert abs(decided.decided or 0) == 2
+    access.revoke(store, "boss")
+    page.button[2].click().run(timeout=60)
+    assert "You may not do this any more" in words(page)
+    assert owning.disputes(store) == [decided]
+
+
+def test_solo_is_who_it_was_until_sent_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _, _ = made_store(tmp_path)
+    person = serving._alone(store)
+    monkeypatch.setattr(serving, "_served", serving.Served(store, person))
+    assert serving.still(person, "owner")
+    access.revoke(store, person.name)
+    assert not serving.still(person)
+
+
+def test_a_vote_more_than_was_wanted_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _, _ = made_store(tmp_path)
+    now = owning.progress(store)
+    monkeypatch.setattr(owning, "progress", lambda _: replace(now, votes=now.wanted + 1))
+    page = rendered(store, "progress", "zh")
+    assert not page.exception
+    assert {"标注员"} == set(page.dataframe[1].value["角色"])
+
+
+def test_what_is_kept_can_leave_without_findings(tmp_path: Path) -> None:
+    store, _, _ = made_store(tmp_path)
+    for state in ("closed", "unblinded"):
+        owning.set_state(store, state, "owner")
+    page = rendered(store, "results", "en")
+    assert 'role="alert"' in words(page)
+    labels = [button.proto.label for button in page.get("download_button")]
+    assert labels == ["Votes without systems (JSON lines)", "Log of events (JSON lines)"]
 
 
 @pytest.mark.parametrize(("baseline", "language"), [("north", "zh"), (None, "en")])
@@ -148,9 +283,12 @@ def test_an_owner_sees_every_page(
             named = any(system in words(page) for system in systems)
             assert named is (state == "unblinded" and view == "results")
             assert not page.error
+            if named:
+                assert ("表格为英文" in words(page)) is (language == "zh")
+                assert len(re.findall(r"\n *\n", page.code[0].value)) >= 2
 
 
-def rendered(store: Store, view: str, language: Language) -> Any:
+def rendered(store: Store, view: str, language: Language, person: Person | None = None) -> Any:
     """One view by itself, as the script calls it."""
 
     def script(view, desk):
@@ -158,5 +296,5 @@ def rendered(store: Store, view: str, language: Language) -> Any:
 
         import_module(f"qwen_eval.human_eval_ui.views.{view}").page(desk)
 
-    desk = Desk(store, Person("owner", "owner", "owner"), language)
+    desk = Desk(store, person or Person("owner", "owner", "owner"), language)
     return AppTest.from_function(script, args=(view, desk)).run(timeout=60)

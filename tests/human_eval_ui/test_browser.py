@@ -210,6 +210,63 @@ def test_tags_comment_and_both_bad_go_with_the_vote(
     store.close()
 
 
+# Away twice, the second time before the server has heard of the first.
+AWAY = """async () => {
+  const see = (state) => {
+    Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  };
+  for (let i = 0; i < 2; i++) {
+    see("hidden");
+    await new Promise((done) => setTimeout(done, 700));
+    see("visible");
+  }
+}"""
+TYPES = """() => document.activeElement.dispatchEvent(
+  new KeyboardEvent("keydown", { key: "Enter", isComposing: true, bubbles: true }))"""
+
+
+def test_keys_scrolling_and_time_away_are_as_a_reader_means_them(
+    browser: Any, server: Server, study: Study
+) -> None:
+    one = visit(browser, server.link("甲"), viewport={"width": 1280, "height": 480})
+    page = one.page
+    one.wait_for(0)
+    page.evaluate(AWAY)
+    page.evaluate("document.querySelector('.stMain').scrollTo(0, 300)")
+    for part in (".st-key-asked", ".st-key-choices"):
+        box = page.locator(part).bounding_box()
+        assert 0 < box["y"] < box["y"] + box["height"] <= 480
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.querySelector('.stMain').scrollTop") > 100
+    # Held for two seconds, in which each pair could be voted on many times.
+    for _ in range(40):
+        page.keyboard.down("5")
+        page.wait_for_timeout(50)
+    page.keyboard.up("5")
+    one.wait_for(1)
+    assert page.evaluate("document.querySelector('.stMain').scrollTop") == 0
+    for number, key in enumerate(("Enter", "Escape"), start=1):
+        box = page.get_by_label("备注")
+        box.click()
+        box.press_sequentially("12")
+        # A word of an input method ends with Enter; the comment goes on.
+        page.evaluate(TYPES)
+        page.wait_for_timeout(100)
+        box.press_sequentially("3")
+        page.keyboard.press(key)
+        page.wait_for_timeout(200)
+        page.keyboard.press("3")
+        one.wait_for(number + 1)
+    with sqlite3.connect(study.folder / "study.db") as database:
+        found = database.execute(
+            "SELECT choice, comment, hidden, lost FROM vote ORDER BY created"
+        ).fetchall()
+    assert [row[:2] for row in found] == [(2, ""), (0, "123"), (0, "123")]
+    assert found[0][2] == pytest.approx(1.4, abs=0.3)
+    assert [row[3] for row in found] == [2, 0, 0]
+
+
 PAYLOADS = (
     "<script>window.hit=1</script>",
     "<img src=x onerror=window.hit=1>",
