@@ -7,17 +7,22 @@ then, kept by assignment so that taking a vote back brings them back as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import streamlit as st
 
+from qwen_eval.human_eval_ui import serving
 from qwen_eval.human_eval_ui.store import assigning, voting
 from qwen_eval.human_eval_ui.store.access import Person
 from qwen_eval.human_eval_ui.store.assigning import Assignment, Task
 from qwen_eval.human_eval_ui.store.store import Store, StoreError
 from qwen_eval.human_eval_ui.store.voting import TAGS, Ballot
 from qwen_eval.human_eval_ui.views import look, sight
-from qwen_eval.human_eval_ui.views.words import Language, category, say
+from qwen_eval.human_eval_ui.views.words import Language, category, say, trouble
+
+Done = TypeVar("Done")
 
 CHOICES = (-2, -1, 0, 1, 2)
 SKIPS = ("skip_unclear", "skip_unable", "skip_broken", "skip_known")
@@ -43,6 +48,8 @@ def page(desk: Desk) -> None:
 
 @st.fragment
 def _compare(desk: Desk) -> None:
+    if st.session_state.pop("left", False):
+        st.rerun()  # of the whole page, which asks anew who its visitor is
     try:
         current = _current(desk)
         if not isinstance(current, Assignment):
@@ -54,7 +61,7 @@ def _compare(desk: Desk) -> None:
         task = assigning.task_of(desk.store, current)
         _comparison(desk, task, done, total)
     except StoreError as error:
-        st.error(desk.say("unreachable", why=error))
+        st.error(trouble("unreachable", desk.language, error, owner=False))
         st.button(desk.say("again"))
 
 
@@ -72,7 +79,7 @@ def _current(desk: Desk) -> Assignment | assigning.Idle:
 def _comparison(desk: Desk, task: Task, done: int, total: int) -> None:
     st.progress(done / total if total else 1.0, desk.say("done_of", done=done, total=total))
     with st.container(key="asked"):
-        st.caption(f"{desk.say('instruction')} · {category(task.category, desk.language)}")
+        look.put_caption(f"{desk.say('instruction')} · {category(task.category, desk.language)}")
         look.put_instruction(task.text)
     _notice()
     look.put_answers(task.left, task.right, desk.language)
@@ -166,53 +173,63 @@ def _below(desk: Desk, task: Task | None) -> None:
 def _vote(desk: Desk, assignment: str, choice: int) -> None:
     old = _drafts().get(assignment, Ballot(0))
     hidden, lost = st.session_state.get("away", {}).get(assignment, (0.0, 0))
-    tags = tuple(st.session_state.get(f"{assignment}:tags") or ())
-    comment = st.session_state.get(f"{assignment}:comment") or ""
-    ballot = Ballot(choice, old.both_bad, tags, comment, hidden, lost)
+    ballot = Ballot(choice, old.both_bad, *_beside(assignment), hidden, lost)
     _drafts()[assignment] = ballot
-    try:
-        outcome = voting.cast(desk.store, desk.person.id, assignment, ballot)
-    except StoreError as error:
-        st.session_state["notice"] = "error", desk.say("trouble", why=error)
-        return
+    outcome = _act(desk, lambda: voting.cast(desk.store, desk.person.id, assignment, ballot))
+    if outcome:
+        _end(desk, outcome)
+
+
+def _skip(desk: Desk, assignment: str, reason: str) -> None:
+    st.session_state.pop("skipping", None)
+    why = reason.removeprefix("skip_")
+    if reason != "back":
+        outcome = _act(desk, lambda: voting.skip(desk.store, desk.person.id, assignment, why))
+        if outcome:
+            _end(desk, outcome)
+
+
+def _end(desk: Desk, outcome: voting.Outcome) -> None:
+    """On to the next pair, unless this one was not read yet."""
     if outcome != "kept":
         st.session_state["notice"] = "warning", desk.say(f"outcome_{outcome}")
     if outcome != "early":
         _forget()
 
 
-def _skip(desk: Desk, assignment: str, reason: str) -> None:
-    st.session_state.pop("skipping", None)
-    if reason == "back":
+def _undo(desk: Desk, shown: str | None) -> None:
+    undone = _act(desk, lambda: voting.undo(desk.store, desk.person.id, shown))
+    if undone is None:
+        st.session_state.setdefault("notice", ("info", desk.say("nothing_to_undo")))
         return
-    try:
-        outcome = voting.skip(desk.store, desk.person.id, assignment, reason.removeprefix("skip_"))
-    except StoreError as error:
-        st.session_state["notice"] = "error", desk.say("trouble", why=error)
-        return
-    if outcome != "kept":
-        st.session_state["notice"] = "warning", desk.say(f"outcome_{outcome}")
+    st.session_state["notice"] = "info", desk.say("undone")
+    if undone.ballot:
+        _drafts()[undone.assignment] = undone.ballot
     _forget()
 
 
-def _undo(desk: Desk, shown: str | None) -> None:
+def _act(desk: Desk, act: Callable[[], Done]) -> Done | None:
+    """What a button does, as long as the page is its visitor's. None where it could not be done;
+    why is said on the page that comes after."""
     try:
-        undone = voting.undo(desk.store, desk.person.id, shown)
+        if serving.still(desk.person):
+            return act()
+        st.session_state["left"] = True
     except StoreError as error:
-        st.session_state["notice"] = "error", desk.say("trouble", why=error)
-        return
-    st.session_state["notice"] = "info", desk.say("undone" if undone else "nothing_to_undo")
-    if undone:
-        if undone.ballot:
-            _drafts()[undone.assignment] = undone.ballot
-        _forget()
+        told = trouble("trouble", desk.language, error, owner=False)
+        st.session_state["notice"] = "error", told
+    return None
+
+
+def _beside(assignment: str) -> tuple[tuple[str, ...], str]:
+    """Tags and comment as they stand on the page."""
+    tags = tuple(st.session_state.get(f"{assignment}:tags") or ())
+    return tags, st.session_state.get(f"{assignment}:comment") or ""
 
 
 def _toggle(assignment: str) -> None:
     old = _drafts().get(assignment, Ballot(0))
-    tags = tuple(st.session_state.get(f"{assignment}:tags") or ())
-    comment = st.session_state.get(f"{assignment}:comment") or ""
-    _drafts()[assignment] = Ballot(0, not old.both_bad, tags, comment)
+    _drafts()[assignment] = Ballot(0, not old.both_bad, *_beside(assignment))
 
 
 def _ask_why(assignment: str) -> None:

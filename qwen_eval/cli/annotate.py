@@ -25,8 +25,6 @@ app = typer.Typer(help="Compare answers blind: set a study up, serve it, close i
 
 app.command("judge")(annotate_judge.command)
 
-OWNER = "owner"  # for whom `serve` prints a link
-
 
 @app.callback(invoke_without_command=True)
 def command(context: typer.Context) -> None:
@@ -197,16 +195,18 @@ def serve(
     from qwen_eval.human_eval_ui import serving
     from qwen_eval.human_eval_ui.store import access
 
-    serving.check_address(host, port, solo)
+    serving.check_address(host, port, solo, url)
     with closing(open_study(study, database)) as store:
-        here = url or f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
+        here = (url or f"http://{'localhost' if host == '127.0.0.1' else host}:{port}").rstrip("/")
+        token = None if solo else access.owner_token(store)
         if solo:
             say(f"without sign-in, for this machine: {here}")
+        elif token is None:
+            say(f"{access.OWNER} was sent away; other owners come in by their own links")
         else:
-            token = access.invite(store, OWNER, "owner")
-            say(f"owner's link, good for one time: {here.rstrip('/')}/join?token={token}")
+            say(f"owner's link, good for one time: {here}/join?token={token}")
             say(f"invite annotators: qwen-eval annotate invite {study} NAME --url {here}")
-        serving.serve(store, host, port, solo=solo, secure=here.startswith("https:"))
+        serving.serve(store, host, port, solo=solo, url=url)
 
 
 @app.command("status")

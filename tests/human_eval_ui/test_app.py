@@ -259,7 +259,7 @@ def test_a_vote_more_than_was_wanted_is_no_trouble(
 def test_what_is_kept_can_leave_without_findings(tmp_path: Path) -> None:
     store, _, _ = made_store(tmp_path)
     for state in ("closed", "unblinded"):
-        owning.set_state(store, state, "owner")
+        owning.set_state(store, state, owning.COMMAND_LINE)
     page = rendered(store, "results", "en")
     assert 'role="alert"' in words(page)
     labels = [button.proto.label for button in page.get("download_button")]
