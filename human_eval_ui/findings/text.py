@@ -81,7 +81,7 @@ def _without_masked(found: Findings) -> Iterator[str]:
     before, after = (_places(told) for told in (found, rest))
     if after != before:
         yield f"{without}, ranks by strength: {after or 'nothing left'}."
-    elif not found.baseline:
+    elif after and not found.baseline:
         yield f"{without}, every rank is the same."
     for level in ("nominal", "ordinal"):
         whole, part = (getattr(told, level) for told in (found, rest))
