@@ -35,7 +35,7 @@ def _figures(desk: Desk) -> None:
     cells[1].metric(say("votes"), f"{now.votes} / {now.wanted}")
     cells[2].metric(say("pairs_done"), f"{now.pairs_done} / {now.pairs}")
     cells[3].metric(say("people"), sum(p.role == "annotator" and p.active for p in now.people))
-    # A vote on a pair whose lease ran out may be one more than were wanted.
+    # Databases of earlier versions may hold more votes than were wanted.
     st.progress(min(1.0, now.votes / now.wanted) if now.wanted else 1.0)
     left, right = st.columns([2, 3], gap="large")
     with left:
