@@ -133,7 +133,9 @@ def shoot(folder: Path, page: str, out: Path, width: int, height: int, locale: s
             view = browser.new_page(viewport={"width": width, "height": height}, locale=locale)
             view.goto(f"{address}/{page}")
             view.locator(".stMainBlockContainer").wait_for()
-            view.wait_for_timeout(4000)
+            view.wait_for_timeout(3000)
+            view.locator(".stApp[data-test-script-state=notRunning]").wait_for()
+            view.wait_for_timeout(1000)
             view.screenshot(path=out)
             browser.close()
     finally:
