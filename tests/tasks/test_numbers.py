@@ -111,7 +111,8 @@ def test_no_text_is_too_strange(text: str) -> None:
         assert score.values["m"] in (0.0, 1.0)
 
 
-@pytest.mark.parametrize("name", sorted(SCORERS))
+# `answered` holds a reply against nothing: people judge it.
+@pytest.mark.parametrize("name", sorted(SCORERS.keys() - {"answered"}))
 @pytest.mark.parametrize("digits", ["9" * 5000, "0." + "3" * 5000, "1/" + "7" * 5000])
 def test_more_digits_than_python_takes_are_never_right(name: str, digits: str) -> None:
     assert find_scorer(name)(f"The answer is {digits}.", "18", "m").values == {"m": 0.0}
