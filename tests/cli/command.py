@@ -33,7 +33,7 @@ def qwen_eval(
         env=environment(**extra),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=560,
         check=False,
     )
 

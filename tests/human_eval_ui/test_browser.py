@@ -244,6 +244,7 @@ def test_keys_scrolling_and_time_away_are_as_a_reader_means_them(
         box = page.locator(part).bounding_box()
         assert 0 < box["y"] < box["y"] + box["height"] <= 480
     page.wait_for_timeout(300)
+    one.settle()  # the server has heard of the time away
     assert page.evaluate("document.querySelector('.stMain').scrollTop") > 100
     # Held for two seconds, in which each pair could be voted on many times.
     for _ in range(40):
