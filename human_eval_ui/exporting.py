@@ -13,7 +13,7 @@ Knows nothing of pages or commands.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def findings_of(store: Store) -> Findings:
     """What the votes say. Raises RefusedError before unblinding, UserError without votes and for a
     judge that cannot be read."""
     owning.must_be_unblinded(store, "findings")
-    return _findings(store, judges_of(store))
+    return _findings(store, reading.votes_of(store), judges_of(store))
 
 
 def judges_of(store: Store) -> dict[str, list[Vote]]:
@@ -51,10 +51,12 @@ def judges_of(store: Store) -> dict[str, list[Vote]]:
     return found
 
 
-def _findings(store: Store, judges: Mapping[str, list[Vote]]) -> Findings:
+def _findings(
+    store: Store, votes: Sequence[Vote], judges: Mapping[str, Sequence[Vote]]
+) -> Findings:
     spec = store.study.spec
     return findings(
-        reading.votes_of(store),
+        votes,
         spec.baseline,
         systems=[system.name for system in spec.systems],
         judges=judges,
@@ -111,18 +113,19 @@ def export(store: Store, out: Path, *, names: bool = False) -> list[Path]:
         if store.state() != "unblinded":
             blind = _named(store, blind_rows(store), names)
             return [*written, write_lines(out / "votes-blind.jsonl", blind)]
-        return written + _export_votes(store, out, names) + _export_findings(store, out)
+        votes = reading.votes_of(store)
+        written += _export_votes(store, votes, out, names)
+        return written + _export_findings(store, votes, out)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from error
 
 
-def _export_votes(store: Store, out: Path, names: bool) -> list[Path]:
+def _export_votes(store: Store, votes: Sequence[Vote], out: Path, names: bool) -> list[Path]:
     decided = [
         {"pair": pair, "item": (known := store.pairs[pair]).item, "first": known.first}
         | {"second": known.second, "choice": choice}
         for pair, choice in reading.adjudications_of(store).items()
     ]
-    votes = reading.votes_of(store)
     if names:
         called = reading.people(store)
         votes = [replace(vote, annotator=called[vote.annotator]) for vote in votes]
@@ -134,19 +137,18 @@ def _export_votes(store: Store, out: Path, names: bool) -> list[Path]:
     ]
 
 
-def _export_findings(store: Store, out: Path) -> list[Path]:
+def _export_findings(store: Store, votes: Sequence[Vote], out: Path) -> list[Path]:
     spec = store.study.spec
     judges, troubles = _judges(store)
     written = []
     try:
-        found = _findings(store, judges)
+        found = _findings(store, votes, judges)
     except UserError as error:
         troubles.append(str(error))
     else:
         if spec.baseline is not None:
             study = {"name": spec.name, "digest": spec.digest}
             # By a1, a2 always: the same votes are the same runs, whatever annotators are called.
-            votes = reading.votes_of(store)
             written += write_runs(votes, spec.baseline, out / "runs", study)
             written.append(_write(out / "figure.svg", figure4(found)))
         text = json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n"

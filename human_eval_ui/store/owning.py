@@ -16,7 +16,7 @@ from qwen_eval.errors import RefusedError, UserError
 
 from ..analysis.votes import MOST, sign
 from ..findings.findings import FAST, ControlOutcome
-from .reading import controls_of
+from .reading import adjudications_of, controls_of, in_pair_order
 from .store import Store, state_of
 from .tables import ADJUDICATION, ANNOTATOR, ASSIGNMENT, STUDY, VOTE
 
@@ -130,15 +130,13 @@ def disputes(store: Store) -> list[Dispute]:
             .where(ASSIGNMENT.c.kind == "regular")
             .order_by(VOTE.c.created)
         ).fetchall()
-        decided = {
-            row.pair: row.choice for row in connection.execute(select(ADJUDICATION)).fetchall()
-        }
+    decided = adjudications_of(store)
     by_pair: dict[str, list[Any]] = {}
     for row in rows:
         by_pair.setdefault(row.pair, []).append(row)
     found = []
     for pair, some in by_pair.items():
-        choices = tuple(-row.choice if row.swapped else row.choice for row in some)
+        choices = tuple(map(in_pair_order, some))
         if {-1, 1} <= set(map(sign, choices)):
             comments = tuple(row.comment for row in some if row.comment)
             item = store.pairs[pair].item

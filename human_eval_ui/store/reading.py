@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from ..analysis.votes import Vote, sign
 from ..findings.findings import ControlOutcome
-from .assigning import Assignment, answer_of, assignment_from
+from .assigning import answer_of
 from .store import Store
 from .tables import ADJUDICATION, ANNOTATOR, ASSIGNMENT, EVENT, VOTE
 
@@ -111,16 +111,20 @@ def _rows(store: Store) -> list[Any]:
         )
 
 
+def in_pair_order(row: Any) -> int:
+    """The choice of a vote as its pair is named: below zero where its first answer is better."""
+    return -int(row.choice) if row.swapped else int(row.choice)
+
+
 def _outcome(row: Any) -> int:
     """1 where the second of the pair won, -1 where the first did."""
-    return sign(-row.choice if row.swapped else row.choice)
+    return sign(in_pair_order(row))
 
 
 def _vote(store: Store, row: Any) -> Vote:
-    assignment: Assignment = assignment_from(row)
-    pair = store.pairs[assignment.pair]
+    pair = store.pairs[row.pair]
     both = pair.first, pair.second
-    left, right = reversed(both) if assignment.swapped else both
+    left, right = reversed(both) if row.swapped else both
     first, second = (answer_of(store, pair, system) for system in (left, right))
     return Vote(
         item=pair.item,
