@@ -24,6 +24,7 @@ __all__ = ["browser"]
 pytestmark = pytest.mark.slow
 
 CHOICES = {"1": -2, "2": -1, "3": 0, "4": 1, "5": 2}
+DWELL = 0.2  # seconds that a pair has to be shown before a vote on it counts
 DONE = re.compile(r"(\d+) / (\d+)")
 
 
@@ -49,9 +50,10 @@ class Visitor:
         return int(found[1])
 
     def wait_for(self, done: int) -> None:
-        """Until the page says so many, and all of it is there."""
+        """Until the page says so many, and all of it was there for long enough to be voted on."""
         self.page.get_by_text(f"已完成 {done} / ").wait_for()
         self.settle()
+        self.page.wait_for_timeout(1000 * DWELL)
 
     def settle(self) -> None:
         """Until the server has said all it has to say."""
@@ -87,7 +89,7 @@ def _keep(visitor: Visitor, data: Any) -> None:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     return made_study(tmp_path, items=44, systems=("northwind", "southgate"),
-                      baseline="northwind", overlap=2, dwell=0.2)  # fmt: skip
+                      baseline="northwind", overlap=2, dwell=DWELL)  # fmt: skip
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def test_two_people_vote_through_reloads_and_kills(
     visitors = {"甲": one, "乙": two}
     for visitor in visitors.values():
         visitor.wait_for(0)
-    for number in range(40):
+    for number in range(24):
         key = "12345"[number % 5]
         one.vote(key)
         two.vote("54321"[number % 5], mouse=number % 2 == 0)
@@ -144,7 +146,7 @@ def test_two_people_vote_through_reloads_and_kills(
     # What was pressed last can be taken back, and said otherwise.
     last = list(one.pressed)[-1]
     one.page.keyboard.press("u")
-    one.wait_for(39)
+    one.wait_for(23)
     assert one.shown() == last
     one.vote("3")
     kept(study, visitors)
@@ -161,12 +163,12 @@ def test_two_people_vote_through_reloads_and_kills(
 def test_a_press_too_many_is_no_vote(browser: Any, server: Server, study: Study) -> None:
     one = visit(browser, server.link("甲"))
     one.wait_for(0)
-    one.page.wait_for_timeout(300)
     one.pressed[one.shown()] = 2
     for _ in range(4):
         one.page.keyboard.press("5", delay=1)
-    one.wait_for(1)
+    one.page.get_by_text("已完成 0 / ").wait_for(state="hidden")
     one.page.wait_for_timeout(1000)
+    one.settle()
     assert one.done() in (1, 2)
     # A second tab shows the same pair; what it votes on when the first has voted is not counted.
     tab = Visitor(one.page.context.new_page())
