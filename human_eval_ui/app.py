@@ -59,8 +59,11 @@ def main() -> None:
 
 def _language() -> Language:
     """As chosen at the foot of the page; before that, the browser's."""
-    english = (st.context.locale or "zh").lower().startswith("en")
-    found: Language = st.session_state.setdefault("language", "en" if english else "zh")
+    # A button pressed while the page is still being drawn comes with no choice at all.
+    if st.session_state.get("language") is None:
+        english = (st.context.locale or "zh").lower().startswith("en")
+        st.session_state["language"] = "en" if english else "zh"
+    found: Language = st.session_state["language"]
     return found
 
 

@@ -62,6 +62,24 @@ def test_an_annotator_votes_by_a_button(tmp_path: Path, open_page: Open, languag
     assert vote.choice == 1
 
 
+@pytest.mark.parametrize("locale", ["zh-CN", "en-GB"])
+def test_a_page_that_was_not_drawn_to_its_end_keeps_its_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str
+) -> None:
+    """It sends no choice for the control at its foot."""
+    store, _, _ = made_store(tmp_path)
+    session = access.redeem(store, access.invite(store, "one", "annotator"))
+    cookies = {serving.cookie_name(store.study): session}
+    monkeypatch.setattr(serving, "_served", serving.Served(store))
+    monkeypatch.setattr("streamlit.context", SimpleNamespace(cookies=cookies, locale=locale))
+    page = AppTest.from_file(str(SCRIPT)).run(timeout=60)
+    before = words(page), [button.label for button in page.button]
+    page.segmented_control(key="language").set_value(None).run(timeout=60)
+    assert not page.exception
+    assert (words(page), [button.label for button in page.button]) == before
+    assert page.segmented_control(key="language").value == locale[:2]
+
+
 def test_a_vote_that_could_not_be_kept_is_said_and_stays_on_the_page(
     tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
