@@ -347,17 +347,22 @@ def test_an_owner_pauses_closes_and_unblinds(browser: Any, server: Server, study
     one.wait_for(0)
     for key in "1245":
         one.vote(key)
-    owner = visit(browser, server.link("主管", "--role", "owner")).page
-    owner.get_by_text("进行中").wait_for()
+    chief = visit(browser, server.link("主管", "--role", "owner"))
+    owner = chief.page
+
+    def reads(state: str) -> None:
+        owner.get_by_text(state).first.wait_for()
+        chief.settle()
+
+    reads("进行中")
     owner.get_by_role("button", name="暂停").click()
-    owner.get_by_text("已暂停").wait_for()
+    reads("已暂停")
     one.page.keyboard.press("1")
     one.page.get_by_text("研究已暂停").first.wait_for()
-    for word in ("结束研究", "揭盲"):
+    for word, state in (("结束研究", "已结束"), ("揭盲", "已揭盲")):
         owner.get_by_role("button", name=word).click()
         owner.get_by_role("button", name="确认").click()
-        owner.wait_for_timeout(1000)
-    owner.get_by_text("已揭盲").wait_for()
+        reads(state)
     owner.goto(f"{server.address}/results")
     owner.get_by_text("southgate").first.wait_for()
     with sqlite3.connect(study.folder / "study.db") as database:
