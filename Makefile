@@ -4,6 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Tests run beside each other, with one thread each; but those of the sandbox look at every process
+# of the machine, and come last by themselves.
+WORKERS ?= 2
+BESIDE = OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses $(WORKERS) \
+  --dist loadfile --no-loadscope-reorder --ignore tests/sandbox
+TESTS = $(BESIDE) $(1) || failed=1; $(BIN)/pytest -q tests/sandbox $(1) && test -z "$$failed"
 # Besides the tiny suite; together they may take two minutes on two cores.
 GATE_MMLU ?= 60
 GATE_GSM8K ?= 4
@@ -38,10 +44,10 @@ eval: $(READY)
 
 test: $(READY)
 	$(BIN)/qwen-eval models pull smollm2
-	$(BIN)/pytest -q
+	$(call TESTS)
 
 test-fast: $(READY)
-	$(BIN)/pytest -q -m 'not slow'
+	$(call TESTS,-m 'not slow')
 
 lint: $(READY)
 	$(BIN)/ruff check .

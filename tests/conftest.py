@@ -15,6 +15,12 @@ settings.load_profile("project")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: of two workers, neither shall wait long for the other's last."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """The data mirror: QWEN_EVAL_DATA, or shared/data beside the checkout."""
