@@ -12,22 +12,27 @@ from typing import Any
 import typer
 
 from qwen_eval.cli.main import app
+from tests.cli import warm
 
 PROGRAM = [sys.executable, "-m", "qwen_eval"]
 
 
 def environment(**extra: str) -> dict[str, str]:
     """This environment without a mirror and without a network."""
-    inherited = {k: v for k, v in os.environ.items() if k != "QWEN_EVAL_DATA"}
+    kept_back = ("QWEN_EVAL_DATA", "PYTEST_CURRENT_TEST")
+    inherited = {name: value for name, value in os.environ.items() if name not in kept_back}
     return inherited | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"} | extra
 
 
 def qwen_eval(
     *arguments: object, cwd: Path | None = None, stdin: str = "", **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `qwen-eval` to its end."""
+    """Run `qwen-eval` to its end; with an environment of its own, from the start of Python on."""
+    words = [str(argument) for argument in arguments]
+    if not extra:
+        return warm.run(words, cwd, stdin, environment())
     return subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
+        [*PROGRAM, *words],
         cwd=cwd,
         input=stdin,
         env=environment(**extra),

@@ -109,7 +109,8 @@ def test_a_broken_task_file(tmp_path: Path) -> None:
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("__pycache__"))
     path = copy / "tasks" / "mmlu" / "task.yaml"
     path.write_text(path.read_text().replace("solver: choice", "solver: [choice"))
-    line = refused(qwen_eval("run", "--tasks", "mmlu", *ORACLE, cwd=tmp_path))
+    done = qwen_eval("run", "--tasks", "mmlu", *ORACLE, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    line = refused(done)
     assert "tasks/mmlu/task.yaml, line " in line
 
 
