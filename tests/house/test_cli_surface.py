@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from qwen_eval.cli.main import app
+from tests.cli.command import qwen_eval
 
 SURFACE = {
     "run": {
@@ -301,12 +302,7 @@ def test_help_loads_nothing_heavy(heavy: str) -> None:
 
 def test_help_of_every_command_answers() -> None:
     for name in SURFACE:
-        done = subprocess.run(
-            [sys.executable, "-m", "qwen_eval", *name.split(), "--help"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = qwen_eval(*name.split(), "--help")
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
 
