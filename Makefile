@@ -10,6 +10,7 @@ WORKERS ?= 2
 BESIDE = OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses $(WORKERS) \
   --dist loadfile --no-loadscope-reorder --ignore tests/sandbox
 TESTS = $(BESIDE) $(1) || failed=1; $(BIN)/pytest -q tests/sandbox $(1) && test -z "$$failed"
+
 # Besides the tiny suite; together they may take two minutes on two cores.
 GATE_MMLU ?= 60
 GATE_GSM8K ?= 4

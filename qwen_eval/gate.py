@@ -15,13 +15,14 @@ from datetime import date
 from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs
-from qwen_eval.errors import UserError
+from qwen_eval.errors import RefusedError, UserError
 from qwen_eval.measures import SHARE, measure_of, value_of, weights_of
 from qwen_eval.metrics import Figure, counts_of, figure_of
 from qwen_eval.noise import Noise, with_noise
 from qwen_eval.paired import benjamini_hochberg, holm
 from qwen_eval.results import Run, SampleRecord
 from qwen_eval.rules import Budget, Ceiling, Floor, MustPass, NonInferiority, Ratio, Rules
+from qwen_eval.sandbox.layers import NONE
 from qwen_eval.stats import weighted_mean
 
 SCHEMA = 1
@@ -72,9 +73,16 @@ def judge(
 ) -> Verdict:
     """Hold the candidate to the rules. `noise`: what is known of the baseline's A/A runs.
 
-    Raises RefusedError where the runs cannot be compared, UserError for a rule about a task or an
-    item that the candidate does not have.
+    Raises RefusedError where the runs cannot be compared or nothing contained the programs that
+    one of them ran, UserError for a rule about a task or an item that the candidate does not have.
     """
+    for run in (baseline, candidate):
+        ran = any(task.solver == "code" for task in run.info.tasks.values())
+        if ran and run.info.containment == NONE and "isolation" not in allow:
+            raise RefusedError(
+                f"{run.folder}: its programs ran without a sandbox and may have forged their "
+                "verdicts; run it where they can be contained, or --allow isolation"
+            )
     for number, rule in enumerate(rules.rules, 1):
         if not isinstance(rule, Ratio):
             for run in (baseline, candidate):

@@ -238,7 +238,7 @@ def _results_of(run: Run) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
             lists[digest] = _packed(items)
             key = {name: str(getattr(info, name)) for name in (*FIELDS, "prompts_digest")}
             if info.solver == "code":
-                key["isolation"] = run.info.isolation
+                key["isolation"] = run.info.containment
             overall = metrics[task]["overall"] or {}
             point = {
                 "started": started.isoformat(timespec="seconds"),

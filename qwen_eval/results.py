@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, encodable, file_hash, read_jsonl, text_hash
+from qwen_eval.sandbox.layers import NONE
 from qwen_eval.types import UNSCORED, Item, Response, Score
 
 if TYPE_CHECKING:
@@ -97,9 +98,15 @@ class RunInfo:
     invocations: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
 
+    @property
+    def containment(self) -> str:
+        """What a verdict on a program depends on of `isolation`: that something held the program,
+        on whichever rung, or that nothing did."""
+        return NONE if self.isolation == NONE else "contained"
+
     def identity(self) -> dict[str, Any]:
         """Everything that a result depends on, as a flat mapping."""
-        flat: dict[str, Any] = {"schema": self.schema, "isolation": self.isolation}
+        flat: dict[str, Any] = {"schema": self.schema, "isolation": self.containment}
         flat |= {f"model.{k}": self.model.get(k) for k in ("name", "fingerprint", "dtype")}
         flat |= {f"settings.{k}": v for k, v in self.settings.items()}
         for name, task in self.tasks.items():

@@ -114,10 +114,12 @@ class CountRequest:
 class JudgeRequest:
     """Run a model's program against tests in the sandbox (qwen_eval.sandbox), not in a backend.
 
-    `candidate` is the whole program; `tests` defines `check(candidate)`; `entry_point` names the
-    function under test. `preamble` is trusted code that the tests may use (the prompt's own
-    helpers), so that a candidate cannot replace them. `timeout`: seconds of processor time, for
-    the candidate and for the tests.
+    `candidate` is the whole program; `tests` are statements that call the function under test by
+    its name, `entry_point`, or define `check(candidate)`. `preamble` is trusted code that the
+    tests may use (the prompt's own helpers), so that a candidate cannot replace them. `timeout`:
+    seconds of processor time, for the candidate and for the tests. `alone`: the tests need the
+    program's own objects and run in its process, where a program could forge its verdict; the
+    response's text says so.
     """
 
     candidate: str
@@ -125,6 +127,7 @@ class JudgeRequest:
     entry_point: str
     preamble: str = ""
     timeout: float = 3.0
+    alone: bool = False
 
 
 ModelRequest = GenerateRequest | LoglikelihoodRequest | PerplexityRequest | CountRequest

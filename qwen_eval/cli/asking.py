@@ -49,13 +49,14 @@ class Asked:
     failure: str | None
 
 
-def open_sandbox(tasks: list[LoadedTask]) -> Sandbox | None:
-    """A place to run programs, where a task has any. Raises RefusedError where there is none."""
+def open_sandbox(tasks: list[LoadedTask], accept_none: bool) -> Sandbox | None:
+    """A place to run programs, where a task has any. Raises RefusedError where there is none and
+    that was not accepted."""
     if not any(task.spec.solver == "code" for task in tasks):
         return None
-    from qwen_eval.sandbox.sandbox import Sandbox
+    from qwen_eval.sandbox import preflight
 
-    return Sandbox.open()
+    return preflight.open_sandbox(accept_none=accept_none)
 
 
 def ask(
@@ -124,6 +125,8 @@ def _ask_missing(
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
     invocation |= {"rank": rank.index, "ranks": rank.count} if rank else {}
+    # A run that was stopped may go on where less holds its programs, or more.
+    invocation |= {"isolation": sandbox.isolation} if sandbox else {}
     writer.begin(invocation)
     total, left = sum(map(meter.of, items)), sum(map(meter.of, todo))
     try:

@@ -25,6 +25,7 @@ from qwen_eval.cli import (
     report,
     rescore,
     run,
+    sandbox,
     tasks,
     train,
 )
@@ -70,6 +71,7 @@ app.add_typer(train.app, name="train")
 app.command("convert")(convert.command)
 app.command("perf")(perf.command)
 app.command("chat")(chat.command)
+app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(annotate.app, name="annotate")
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwen_eval.cli.asking import open_sandbox
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     from qwen_eval.results import SampleRecord, TaskInfo
+    from qwen_eval.sandbox.sandbox import Sandbox
     from qwen_eval.types import Score
 
 READING = ("generate", "code", "needle")  # solvers that read what a model wrote
@@ -30,6 +32,13 @@ class RescoreOptions:
     run: Annotated[Path, typer.Argument(help="A run directory.")]
     data: Annotated[Path | None, typer.Option(help="The mirror that the run used.")] = None
     show: Annotated[int, typer.Option(min=0, help="Disagreements to list per task.")] = 5
+    accept_no_sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--accept-no-sandbox",
+            help="Run a model's programs even where nothing can contain them.",
+        ),
+    ] = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
 
@@ -63,9 +72,17 @@ def command(options: RescoreOptions) -> None:
         _print_stored(stored, own, unfinished)
         asked = {item.sample.id for item in task.items}
         replies = [r for r in own if r.status != "error" and r.id in asked]
-        scores = _score_again(task, replies)
+        sandbox = open_sandbox([task], options.accept_no_sandbox)
+        try:
+            scores = _score_again(task, replies, sandbox)
+        finally:
+            if sandbox is not None:
+                sandbox.close()
         report[task.info.recipe] = _compare(task, replies, scores, options.show)
         report[task.info.recipe] |= {"failed": len(own) - len(replies), "unfinished": unfinished}
+        if sandbox is not None:
+            print(f"  isolation: {sandbox.isolation}")
+            report[task.info.recipe]["isolation"] = sandbox.isolation
     if options.as_json:
         print(json.dumps({"run": str(options.run), "tasks": report}))
 
@@ -80,17 +97,17 @@ def _print_stored(info: TaskInfo, records: list[SampleRecord], unfinished: bool)
     print(line, flush=True)
 
 
-def _score_again(task: LoadedTask, records: list[SampleRecord]) -> dict[str, list[Score]]:
+def _score_again(
+    task: LoadedTask, records: list[SampleRecord], sandbox: Sandbox | None
+) -> dict[str, list[Score]]:
     """Scores by scorer, in the order of the records."""
     from qwen_eval.cli.progress import progress
     from qwen_eval.results import response_from
     from qwen_eval.runner import replay
-    from qwen_eval.sandbox.sandbox import Sandbox
     from qwen_eval.tasks.solvers import SOLVERS
 
     items = {item.sample.id: item for item in task.items}
     solve = SOLVERS[task.spec.solver]
-    sandbox = Sandbox.open(WORKERS) if task.spec.solver == "code" else None
     scorers = task.spec.scorers()
     scores: dict[str, list[Score]] = {scorer: [] for scorer in scorers}
 
@@ -98,18 +115,14 @@ def _score_again(task: LoadedTask, records: list[SampleRecord]) -> dict[str, lis
         solver = solve(replace(items[record.id], scorer=scorer))
         return replay(solver, [response_from(r) for r in record.responses], sandbox)
 
-    try:
-        with (
-            ThreadPoolExecutor(WORKERS) as pool,
-            progress(len(scorers) * len(records)) as bar,
-        ):
-            for scorer, found in scores.items():
-                for one in pool.map(partial(score, scorer=scorer), records):
-                    found.append(one)
-                    bar.advance()
-    finally:
-        if sandbox is not None:
-            sandbox.close()
+    with (
+        ThreadPoolExecutor(WORKERS) as pool,
+        progress(len(scorers) * len(records)) as bar,
+    ):
+        for scorer, found in scores.items():
+            for one in pool.map(partial(score, scorer=scorer), records):
+                found.append(one)
+                bar.advance()
     return scores
 
 

@@ -73,6 +73,13 @@ class RunOptions:
     yarn: Annotated[
         float | None, typer.Option(help="Stretch the context by this factor (YaRN).")
     ] = None
+    accept_no_sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--accept-no-sandbox",
+            help="Run a model's programs even where nothing can contain them.",
+        ),
+    ] = False
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
@@ -87,7 +94,7 @@ def command(options: RunOptions) -> None:
     if options.plan:
         print_plan(tasks, options)
         return
-    sandbox = open_sandbox(tasks)
+    sandbox = open_sandbox(tasks, options.accept_no_sandbox)
     try:
         backend = open_backend(options, sorted({task.length for task in tasks} - {0}))
         try:

@@ -14,6 +14,7 @@ import struct
 from collections import deque
 from typing import Any
 
+ENDED = "the other side ended"
 FRAME_LIMIT = 16 * 2**20
 DEPTH_LIMIT = 64
 _LENGTH = struct.Struct(">I")
@@ -83,12 +84,29 @@ def decode(data: Any, depth: int = 0) -> Any:
         raise BadFrameError(f"not a value: {type(error).__name__}") from None
 
 
-def write_frame(fd: int, message: Any) -> None:
-    """Send one JSON-ready message. Raises ValueError over FRAME_LIMIT bytes, OSError."""
-    body = json.dumps(message).encode("ascii")
+def frame(body: bytes) -> bytes:
+    """A message's bytes with their length before them. Raises ValueError over FRAME_LIMIT."""
     if len(body) > FRAME_LIMIT:
         raise ValueError(f"a value of {len(body) / 2**20:.0f} MiB, over {FRAME_LIMIT >> 20} MiB")
-    view = memoryview(_LENGTH.pack(len(body)) + body)
+    return _LENGTH.pack(len(body)) + body
+
+
+def complete(received: bytes | bytearray) -> Any:
+    """The message that begins what was received, None while it is not whole. Raises
+    BadFrameError."""
+    if len(received) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(received)
+    if length > FRAME_LIMIT:
+        raise BadFrameError("a frame over the limit")
+    if len(received) < _LENGTH.size + length:
+        return None
+    return _parse(bytes(received[_LENGTH.size : _LENGTH.size + length]))
+
+
+def write_frame(fd: int, message: Any) -> None:
+    """Send one JSON-ready message. Raises ValueError over FRAME_LIMIT bytes, OSError."""
+    view = memoryview(frame(json.dumps(message).encode("ascii")))
     while view:
         view = view[os.write(fd, view) :]
 
@@ -98,8 +116,19 @@ def read_frame(fd: int) -> Any:
     (length,) = _LENGTH.unpack(_read_exactly(fd, _LENGTH.size))
     if length > FRAME_LIMIT:
         raise BadFrameError("a frame over the limit")
+    return _parse(_read_exactly(fd, length))
+
+
+def read_job(fd: int) -> dict[str, Any]:
+    """The whole of a file that the harness wrote for this process alone."""
+    with open(fd, "rb") as file:
+        content: dict[str, Any] = json.loads(file.read())
+    return content
+
+
+def _parse(body: bytes) -> Any:
     try:
-        return json.loads(_read_exactly(fd, length))
+        return json.loads(body)
     except (ValueError, RecursionError):
         raise BadFrameError("a frame that is not JSON") from None
 
@@ -109,6 +138,6 @@ def _read_exactly(fd: int, count: int) -> bytes:
     while len(parts) < count:
         part = os.read(fd, min(count - len(parts), 1 << 20))
         if not part:
-            raise BadFrameError("the other side ended")
+            raise BadFrameError(ENDED)
         parts += part
     return bytes(parts)

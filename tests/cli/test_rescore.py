@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.cli import rescore
-from qwen_eval.sandbox.sandbox import Sandbox
+from qwen_eval.sandbox import preflight
 from qwen_eval.types import JudgeRequest, Response
 from tests.cli.command import qwen_eval, refused
 
@@ -24,6 +24,8 @@ def run(tasks: str, model: str, out: Path, limit: int) -> Path:
 
 class FakeSandbox:
     """Passes every program but one, and knows how many it had at a time."""
+
+    isolation = "none"
 
     def __init__(self, broken: str) -> None:
         self.broken, self.active, self.most = broken, 0, 0
@@ -50,8 +52,8 @@ def test_programs_are_judged_two_at_a_time_and_a_broken_judge_blames_no_model(
     out = run("humaneval", "mock:oracle", tmp_path / "run", 4)
     broken = json.loads((out / "samples.jsonl").read_text().splitlines()[0])["target"]
     sandbox = FakeSandbox(broken)
-    monkeypatch.setattr(Sandbox, "open", lambda *_: sandbox)
-    rescore.command(run=out, data=None, show=5, as_json=True)
+    monkeypatch.setattr(preflight, "open_sandbox", lambda **_: sandbox)
+    rescore.command(run=out, data=None, show=5, accept_no_sandbox=False, as_json=True)
     text = capsys.readouterr().out
     task = json.loads(text.splitlines()[-1])["tasks"]["humaneval@strict"]
     for scorer in ("indentation", "whole"):
@@ -98,6 +100,6 @@ def test_long_work_shows_how_far_it_is(
 ) -> None:
     out = run("gsm8k", "mock:oracle", tmp_path / "run", 5)
     monkeypatch.setattr("qwen_eval.cli.progress.LINE_SECONDS", 0.0)
-    rescore.command(run=out, data=None, show=5, as_json=False)
+    rescore.command(run=out, data=None, show=5, accept_no_sandbox=False, as_json=False)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == [f"{i}/20" for i in range(1, 21)]

@@ -103,13 +103,15 @@ def test_other_prompts_and_other_isolation_are_refused() -> None:
     with pytest.raises(RefusedError, match="prompts is 6 items there, 1 asked in other words"):
         compare_runs(A, changed(B, 0, prefix="other exemplars"))
     code = [
-        replace(run, info=replace(run.info, isolation=way)) for run, way in ((A, "A"), (B, "C"))
+        replace(run, info=replace(run.info, isolation=way))
+        for run, way in ((A, "rung A"), (B, "rung C"), (B, "none"))
     ]
-    assert compare_runs(*code)
+    assert compare_runs(code[0], code[2])
     tasks = {"toy@strict": task_info(solver="code", selected=6)}
     code = [replace(run, info=replace(run.info, tasks=tasks)) for run in code]
-    with pytest.raises(RefusedError, match="isolation is A there, C here"):
-        compare_runs(*code)
+    assert compare_runs(code[0], code[1]), "a verdict is the same on every rung"
+    with pytest.raises(RefusedError, match="isolation is contained there, none here"):
+        compare_runs(code[0], code[2])
 
 
 def test_no_common_task_and_no_common_item() -> None:

@@ -44,6 +44,21 @@ def verdict(rules: Rules, before: list[float], after: list[float]) -> Verdict:
     return judge(rules, run_of({"toy": before}), run_of({"toy": after}), today=TODAY)
 
 
+def test_programs_that_nothing_contained_are_refused() -> None:
+    """Before any rule: a forged verdict would pass a floor as well."""
+    rules = ruled({"task": "toy", "type": "floor", "minimum": 0.5})
+    free, held = (run_of({"toy": [1.0] * 9}, solver="code") for _ in range(2))
+    free = replace(free, info=replace(free.info, isolation="none"))
+    for runs in ((held, free), (free, held)):
+        with pytest.raises(RefusedError, match=r"without a sandbox .* --allow isolation"):
+            judge(rules, *runs, today=TODAY)
+        assert judge(rules, *runs, today=TODAY, allow=["isolation"]).verdict == "PASS"
+    assert judge(rules, held, held, today=TODAY).verdict == "PASS"
+    answers = run_of({"toy": [1.0] * 9})
+    answers = replace(answers, info=replace(answers.info, isolation="none"))
+    assert judge(rules, answers, answers, today=TODAY).verdict == "PASS", "it ran no programs"
+
+
 def scores(n: int, wrong: int) -> list[float]:
     return [0.0] * wrong + [1.0] * (n - wrong)
 

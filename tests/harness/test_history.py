@@ -18,7 +18,7 @@ from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash
 from qwen_eval.history import INDEX, History, read_history
 from qwen_eval.results import FILES, read_run
-from tests.harness.toys import finished_run, run_info, task_info
+from tests.harness.toys import finished_run, task_info
 
 
 @pytest.fixture
@@ -295,9 +295,11 @@ def test_names_of_any_bytes_come_through(tmp_path: Path) -> None:
 
 
 def test_isolation_counts_for_programs_only(tmp_path: Path) -> None:
-    for solver, isolation in (("code", "x"), ("code", "y"), ("generate", "x"), ("generate", "y")):
-        tasks = {"toy@strict": task_info(solver=solver)}
-        finished_run(tmp_path / solver / isolation, [1.0], tasks=tasks, isolation=isolation)
-    assert run_info().isolation not in ("x", "y")
-    assert len({str(one.key) for one in read_history([tmp_path / "code"]).results}) == 2
+    for solver in ("code", "generate"):
+        for isolation in ("rung A", "rung C", "none"):
+            tasks = {"toy@strict": task_info(solver=solver)}
+            finished_run(tmp_path / solver / isolation, [1.0], tasks=tasks, isolation=isolation)
+    keys = [str(one.key) for one in read_history([tmp_path / "code"]).results]
+    assert len(keys) == 3
+    assert len(set(keys)) == 2, "contained, on whichever rung, and not"
     assert len({str(one.key) for one in read_history([tmp_path / "generate"]).results}) == 1

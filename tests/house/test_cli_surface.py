@@ -37,6 +37,7 @@ SURFACE = {
         "--no-window",
         "--window-sizes",
         "--yarn",
+        "--accept-no-sandbox",
         "--plan",
         "--json",
     },
@@ -56,7 +57,7 @@ SURFACE = {
         "--language",
         "--json",
     },
-    "rescore": {"--data", "--show", "--json", "run"},
+    "rescore": {"--data", "--show", "--accept-no-sandbox", "--json", "run"},
     "report": {
         "runs",
         "-o",
@@ -175,6 +176,7 @@ SURFACE = {
         "--top-p",
         "--seed",
     },
+    "sandbox doctor": {"--all", "--json"},
     "annotate": set(),
     "annotate judge": {
         "study",

@@ -124,7 +124,7 @@ def test_two_people_vote_through_reloads_and_kills(
     visitors = {"甲": one, "乙": two}
     for visitor in visitors.values():
         visitor.wait_for(0)
-    for number in range(24):
+    for number in range(40):
         key = "12345"[number % 5]
         one.vote(key)
         two.vote("54321"[number % 5], mouse=number % 2 == 0)
@@ -146,7 +146,7 @@ def test_two_people_vote_through_reloads_and_kills(
     # What was pressed last can be taken back, and said otherwise.
     last = list(one.pressed)[-1]
     one.page.keyboard.press("u")
-    one.wait_for(23)
+    one.wait_for(39)
     assert one.shown() == last
     one.vote("3")
     kept(study, visitors)

