@@ -12,13 +12,19 @@ import json
 import os
 import struct
 from collections import deque
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from importlib import import_module
 from typing import Any
 
 ENDED = "the other side ended"
 FRAME_LIMIT = 16 * 2**20
 DEPTH_LIMIT = 64
+# Numbers that their own text says exactly; their modules are loaded where one is met.
+_EXACT = {"Decimal": "decimal", "Fraction": "fractions"}
 _LENGTH = struct.Struct(">I")
 _SEQUENCES: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "q": deque}
+# What a test may turn into a list, or into whatever it compares with: never equal to one itself.
+_VIEWS: dict[str, Any] = {"k": KeysView, "v": ValuesView, "e": ItemsView, "n": Iterator}
 
 
 class BadFrameError(Exception):
@@ -49,9 +55,14 @@ def encode(value: Any, depth: int = 0) -> Any:
     if isinstance(value, dict):
         pairs = [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in value.items()]
         return ["m", pairs]
-    for tag, kind in _SEQUENCES.items():
+    if isinstance(value, bytearray):
+        return ["a", value.hex()]
+    for tag, kind in (_SEQUENCES | _VIEWS).items():
         if isinstance(value, kind):
             return [tag, [encode(element, depth + 1) for element in value]]
+    name = type(value).__name__
+    if _EXACT.get(name) == type(value).__module__:
+        return ["x", [name, str(value)]]
     raise TypeError(f"a value of type {type(value).__name__}, which is not plain data")
 
 
@@ -77,11 +88,25 @@ def decode(data: Any, depth: int = 0) -> Any:
             return range(start, stop, step)
         if tag == "m":
             return {decode(k, depth + 1): decode(v, depth + 1) for k, v in content}
-        return _SEQUENCES[tag](decode(element, depth + 1) for element in content)
+        if tag == "a":
+            return bytearray.fromhex(content)
+        if tag == "x":
+            name, text = content
+            return getattr(import_module(_EXACT[name]), name)(text)
+        elements = [decode(element, depth + 1) for element in content]
+        return _view(tag, elements) if tag in _VIEWS else _SEQUENCES[tag](elements)
     except BadFrameError:
         raise
     except Exception as error:
         raise BadFrameError(f"not a value: {type(error).__name__}") from None
+
+
+def _view(tag: str, elements: list[Any]) -> Any:
+    if tag == "k":
+        return dict.fromkeys(elements).keys()
+    if tag == "v":
+        return dict(enumerate(elements)).values()
+    return dict(elements).items() if tag == "e" else iter(elements)
 
 
 def frame(body: bytes) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -91,7 +95,49 @@ def test_a_subclass_arrives_as_the_plain_value() -> None:
     assert type(decode(encode(defaultdict(int, a=1)))) is dict
 
 
-@pytest.mark.parametrize("value", [object(), len, iter([]), [lambda: 0], {1: object()}])
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (iter([1, 2]), list),
+        (map(abs, [-1, 2]), list),
+        ((n for n in range(3)), tuple),
+        ({1: 2, 3: 4}.values(), list),
+        (enumerate("ab"), dict),
+    ],
+)
+def test_an_iterator_arrives_as_one_and_is_no_list(value: Any, read: Any) -> None:
+    (kept, sent) = itertools.tee(value) if isinstance(value, Iterator) else (value, value)
+    found = decode(json.loads(json.dumps(encode(sent))))
+    expected = read(kept)
+    assert found != expected, "as before it was sent"
+    assert read(found) == expected
+
+
+def test_views_of_a_dict_and_exact_numbers() -> None:
+    table = {"b": 1, "a": 2}
+    keys, items = decode(encode(table.keys())), decode(encode(table.items()))
+    assert (keys, items) == (table.keys(), table.items())
+    assert keys == {"a", "b"}
+    assert list(items) == [("b", 1), ("a", 2)]
+    for value in (Decimal("0.10"), Decimal("NaN"), Fraction(-3, 7), bytearray(b"\x00x")):
+        found = decode(json.loads(json.dumps(encode(value))))
+        assert (type(found), repr(found)) == (type(value), repr(value))
+
+
+def test_a_class_that_takes_a_number_s_name_is_refused() -> None:
+    class Decimal:
+        __module__ = "decimal"
+
+        def __str__(self) -> str:
+            return "__import__('os')"
+
+    with pytest.raises(BadFrameError):
+        decode(encode(Decimal()))
+    with pytest.raises(BadFrameError):
+        decode(["x", ["system", "true"]])
+
+
+@pytest.mark.parametrize("value", [object(), len, [lambda: 0], {1: object()}])
 def test_what_is_not_plain_data_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="not plain data"):
         encode(value)
