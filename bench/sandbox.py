@@ -195,7 +195,7 @@ def left() -> Left:
             session = path.read_text().rpartition(")")[2].split()[3]
             children += int(session) in _sessions
     memory = Path("/proc/self/statm").read_text().split()[1]
-    ours = f"qwen-eval-{os.getpid()}-*"
+    ours = f"qwen-eval-*{os.getpid()}-*"
     groups = [g for parent in set(own_groups().values()) for g in parent.glob(ours)]
     return Left(
         processes=children,

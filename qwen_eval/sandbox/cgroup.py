@@ -70,16 +70,16 @@ class Cgroup:
         }
         try:
             for controller, files in (_V1 if version == 1 else _V2).items():
-                parent = parents.get(controller if version == 1 else "")
+                parent = parents.get(controller) if version == 1 else _giving(parents[""])
                 if parent is None:
                     if controller == "cpu":
                         continue
                     raise ConfineError(f"cgroup: no {controller} controller is mounted")
-                folder = parent / f"{_PREFIX}-{os.getpid()}-{name}"
+                folder = parent / f"{_prefix()}{os.getpid()}-{name}"
                 if folder not in group.folders:
                     folder.mkdir()
                     group.folders.append(folder)
-                _set(folder, controller, files, values)
+                _set(folder, files, values)
         except OSError as error:
             group.remove()
             reason = (error.strerror or str(error)).lower()
@@ -121,12 +121,32 @@ class Cgroup:
 
 
 def sweep() -> None:
-    """Remove the groups of those of our processes that were killed before they could."""
-    for parent in set(own_groups().values()):
-        for folder in parent.glob(f"{_PREFIX}-*-*"):
-            pid = folder.name.split("-")[2]
+    """Remove the groups of those of our processes that were killed before they could: what was in
+    them has ended since, for its zygote hears that nobody is there."""
+    for parent in {folder for own in own_groups().values() for folder in (own, *own.parents)}:
+        for folder in parent.glob(f"{_prefix()}*-*"):
+            pid = folder.name.removeprefix(_prefix()).partition("-")[0]
             if pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
-                Cgroup(0, [folder]).remove()
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _prefix() -> str:
+    """How our groups' names begin. Process ids are told apart by their namespace: containers may
+    share a tree."""
+    return f"{_PREFIX}-{os.stat('/proc/self/ns/pid').st_ino}-"
+
+
+def _giving(own: Path) -> Path:
+    """The nearest group, from our own upwards, that hands memory and pids down to those below it.
+    Version 2 lets no group do so that has processes itself. Raises ConfineError."""
+    for folder in (own, *own.parents):
+        control = folder / "cgroup.subtree_control"
+        if not control.exists():
+            break
+        if {"memory", "pids"} <= set(control.read_text().split()) and os.access(folder, os.W_OK):
+            return folder
+    raise ConfineError("cgroup: version 2: no group above this process hands memory and pids down")
 
 
 def own_groups(proc: str = "/proc/self") -> dict[str, Path]:
@@ -160,17 +180,9 @@ def own_groups(proc: str = "/proc/self") -> dict[str, Path]:
     return {"": groups[""]} if "" in groups else {}
 
 
-def _set(folder: Path, controller: str, files: dict[str, str], values: dict[str, int]) -> None:
-    names = {name.rstrip("?"): name.endswith("?") for name in files}
-    needed = [name for name, optional in names.items() if not optional]
-    if (
-        not all((folder / name).exists() for name in needed)
-        and (folder / "cgroup.subtree_control").exists()
-    ):
-        # Version 2 hands a controller down only where the parent says so.
-        (folder.parent / "cgroup.subtree_control").write_text(f"+{controller}")
-    for name, optional in names.items():
-        path = folder / name
-        if optional and not path.exists():
+def _set(folder: Path, files: dict[str, str], values: dict[str, int]) -> None:
+    for name, value in files.items():
+        path = folder / name.rstrip("?")
+        if name.endswith("?") and not path.exists():
             continue
-        path.write_text(files[name + "?" * optional].format(**values))
+        path.write_text(value.format(**values))

@@ -13,7 +13,6 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -49,8 +48,8 @@ class Cell:
 class Interpreter:
     """One session (see Sandbox.interpreter). Not thread-safe."""
 
-    def __init__(self, worker: Worker, files: Mapping[str, bytes]) -> None:
-        self._worker = worker
+    def __init__(self, start: Callable[[], Worker], files: Mapping[str, bytes]) -> None:
+        self._start, self._worker = start, start()
         self._files = {name: base64.b64encode(data).decode() for name, data in files.items()}
         self._pipes: tuple[int, int, int] | None = None
 
@@ -69,12 +68,14 @@ class Interpreter:
             self._end()
             late = time.monotonic() >= begun + seconds
             cell = Cell("ended", error=f"stopped after {seconds:g} s" if late else str(error))
+        except BaseException:
+            self._end()  # an answer that nobody waited for is not the next cell's
+            raise
         return replace(cell, output=output.text(), seconds=time.monotonic() - begun)
 
     def close(self) -> None:
         """End the session and all that it started."""
-        with suppress(ConfineError, OSError):
-            self._end()
+        self._end()
         self._worker.stop()
 
     def __enter__(self) -> Interpreter:
@@ -91,6 +92,9 @@ class Interpreter:
         for fd in pipes:
             os.set_blocking(fd, False)
         fds = [out, memory_file({"files": self._files}), request_end, reply_start]
+        if not self._worker.lives:
+            self._worker.stop()
+            self._worker = self._start()
         try:
             self._worker.fork([self._worker.child("cells", [0, 1, 2, 3], CPU_SECONDS)], fds)
         except BaseException:
@@ -115,7 +119,10 @@ class Interpreter:
             for fd in self._pipes:
                 os.close(fd)
             self._pipes = None
-            self._worker.end()
+            try:
+                self._worker.end()
+            except (ConfineError, OSError):
+                self._worker.stop()  # it is gone, or of no use: the next cell has another
 
 
 class _Output:

@@ -105,7 +105,8 @@ def _find(layer: Layer) -> Finding:
 def _fault(complaint: str, layers: set[Layer]) -> tuple[str, Layer | None]:
     """Why a trial did not work, and which layer is to blame, if one of those is."""
     complaint = complaint.removeprefix("sandbox: ")
-    if complaint.startswith(("ModuleNotFoundError", "PermissionError", "ImportError")):
+    closed = ("ModuleNotFoundError", "PermissionError", "ImportError", "start: Permission denied")
+    if complaint.startswith(closed):
         return f"standard library: {sys.base_prefix} is closed to other users", None
     blamed = complaint.partition(":")[0]
     return complaint, next((layer for layer in layers if layer == blamed), None)

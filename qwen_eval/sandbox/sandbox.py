@@ -123,7 +123,7 @@ class Sandbox:
                 f"them here ({self.isolation}); `qwen-eval sandbox doctor` says what is missing"
             )
         plan = _plan(self.layers, "interpreter", packages)
-        return Interpreter(_worker(plan), files or {})
+        return Interpreter(lambda: _worker(plan), files or {})
 
     def close(self) -> None:
         """End what runs, at once; those calls of `judge`, and all later ones, answer an error.

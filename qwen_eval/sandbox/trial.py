@@ -152,8 +152,10 @@ def _read_verdict(line: bytes) -> tuple[str, str]:
     try:
         said, text = json.loads(line)
     except (ValueError, TypeError, RecursionError):
+        said = text = None
+    if not isinstance(said, str) or not isinstance(text, str):
         return "failed", "a verdict that is none"
-    return str(said), str(text)
+    return said, text
 
 
 def _cpu_seconds(timeout: float) -> int:

@@ -29,6 +29,7 @@ _START = f"import sys; sys.path.insert(0, {_ROOT!r}); " + (
     f"from qwen_eval.sandbox.zygote import main; sys.path.remove({_ROOT!r}); main()"
 )
 _THREADS = 64
+_ROOM = 448  # for what a user starts meanwhile
 _ENDED = "start: the contained process ended"
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -64,6 +65,10 @@ class Worker:
     def __init__(self, plan: Plan, name: str, identities: Sequence[int] | None) -> None:
         self._plan = plan
         self._group: Cgroup | None = None
+        self._threads = _THREADS
+        if not {"identity", "namespaces"} & plan.layers:
+            # Counted per identity: an ordinary user's other programs are counted in.
+            self._threads += _tasks_of(os.geteuid()) + _ROOM
         self._folder = ""
         if "namespaces" not in plan.layers:
             # Seen, and not to be written: no namespace gives a program a folder of its own.
@@ -104,10 +109,7 @@ class Worker:
     def child(self, role: str, fds: Sequence[int], seconds: int, *, folder: bool = True) -> Child:
         """A process for `fork`: its role, its descriptors by their place in what is handed over
         (the first is its output), its processor time, and whether it may have a folder."""
-        limits = {"RLIMIT_CPU": seconds}
-        if {"identity", "namespaces"} & self._plan.layers:
-            # Counted per identity: an ordinary user's other programs would be counted in.
-            limits["RLIMIT_NPROC"] = _THREADS
+        limits = {"RLIMIT_CPU": seconds, "RLIMIT_NPROC": self._threads}
         return Child(role=role, folder=folder, fds=list(fds), limits=limits)
 
     def fork(self, children: Sequence[Child], fds: Sequence[int]) -> None:
@@ -151,6 +153,16 @@ class Worker:
         if "broken" in answer:
             raise ConfineError(answer["broken"])
         return answer
+
+
+def _tasks_of(user: int) -> int:
+    """The processes and threads of a user, as far as they can be seen from here."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if folder.stat().st_uid == user:
+                found += len(os.listdir(folder / "task"))
+    return found
 
 
 def memory_file(content: Mapping[str, Any]) -> int:

@@ -73,42 +73,43 @@ def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return found
 
 
-def test_version_2_asks_the_parent_to_hand_controllers_down(
+def test_version_2_takes_the_nearest_group_that_hands_controllers_down(
     trees: dict[str, Path], tmp_path: Path
 ) -> None:
-    trees[""] = tmp_path
+    slice_ = tmp_path / "user.slice"
+    trees[""] = slice_ / "session.scope"
+    trees[""].mkdir(parents=True)
+    for folder, handed in ((tmp_path, "cpu memory pids"), (slice_, "pids memory"), (trees[""], "")):
+        (folder / "cgroup.subtree_control").write_text(handed)
     make = Path.mkdir
 
     def like_the_kernel(path: Path) -> None:
         make(path)
-        (path / "cgroup.subtree_control").touch()
-        for name in ("memory.swap.max", "cpu.max"):
+        for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max"):
             (path / name).touch()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "mkdir", like_the_kernel)
         group = Cgroup.make("x", LIMITS)
     (folder,) = group.folders
-    assert group.version == 2
-    assert folder.parent == tmp_path
-    # A kernel adds each word; a file keeps the last.
-    assert (tmp_path / "cgroup.subtree_control").read_text() == "+pids"
-    written = {path.name: path.read_text() for path in folder.iterdir()}
-    assert written == {
-        "cgroup.subtree_control": "",
+    assert (group.version, folder.parent) == (2, slice_)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
         "memory.max": str(64 * MIB),
         "memory.swap.max": "0",
         "pids.max": "8",
         "cpu.max": "50000 100000",
     }
+    (slice_ / "cgroup.subtree_control").write_text("pids")
+    (tmp_path / "cgroup.subtree_control").write_text("")
+    with pytest.raises(
+        ConfineError, match="no group above this process hands memory and pids down"
+    ):
+        Cgroup.make("y", LIMITS)
 
 
-@pytest.mark.parametrize("kind", ["", "memory"])
-def test_a_folder_that_may_not_be_made_is_told(
-    trees: dict[str, Path], tmp_path: Path, kind: str
-) -> None:
-    trees[kind] = tmp_path / "not there"
-    with pytest.raises(ConfineError, match=r"^cgroup: version [12]: no such file or directory$"):
+def test_a_folder_that_may_not_be_made_is_told(trees: dict[str, Path], tmp_path: Path) -> None:
+    trees["memory"] = tmp_path / "not there"
+    with pytest.raises(ConfineError, match=r"^cgroup: version 1: no such file or directory$"):
         Cgroup.make("x", LIMITS)
 
 
@@ -200,7 +201,8 @@ except BlockingIOError:
 def test_what_a_killed_process_left_is_swept_up(group: Cgroup) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    stale = [f.with_name(f"qwen-eval-{ended.pid}-7") for f in group.folders]
+    own = f"-{os.getpid()}-"
+    stale = [f.with_name(f.name.replace(own, f"-{ended.pid}-")) for f in group.folders]
     for folder in stale:
         folder.mkdir()
     sweep()

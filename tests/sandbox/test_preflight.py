@@ -31,7 +31,7 @@ PYTHON = shutil.which("python3.11", path="/usr/bin:/usr/local/bin")
 PROGRAM = """
 import ctypes, json, os, struct, sys
 sys.path.insert(0, sys.argv[1])
-denied, uid, accept = json.loads(sys.argv[2])
+denied, uid, accept, threads = json.loads(sys.argv[2])
 from qwen_eval.errors import RefusedError
 from qwen_eval.sandbox.preflight import findings, open_sandbox
 from qwen_eval.sandbox.syscalls import numbers
@@ -50,17 +50,28 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
 
+IDENTITY = "def f():\\n import os\\n return os.getuid()"
+THREADS = '''
+import threading, time
+def f(wanted):
+    threading.stack_size(32768)
+    for started in range(wanted):
+        try: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        except RuntimeError: return started
+    return wanted
+'''
 found = {one.layer: [one.there, one.detail, one.remedy] for one in findings()}
 try:
     with open_sandbox(accept_none=accept) as sandbox:
         request = JudgeRequest("import colorsys\\ndef f(): return 1", "assert f() == 1", "f")
         wrong = JudgeRequest("def f(): return 2", "assert f() == 1", "f")
         verdicts = [sandbox.judge(one).passed for one in (request, wrong)]
-        asked = "def f():\\n import os\\n return os.getuid()"
-        told = sandbox.judge(JudgeRequest(asked, "raise ValueError(f())", "f")).text
+        told = sandbox.judge(JudgeRequest(IDENTITY, "raise ValueError(f())", "f")).text
+        started = sandbox.judge(JudgeRequest(THREADS, f"raise ValueError(f({threads}))", "f")).text
         print(json.dumps({"rung": sandbox.rung, "isolation": sandbox.isolation,
                           "verdicts": verdicts, "layers": found,
-                          "identity": int(told.removeprefix("ValueError: "))}))
+                          "identity": int(told.removeprefix("ValueError: ")),
+                          "threads": int(started.removeprefix("ValueError: "))}))
 except RefusedError as error:
     print(json.dumps({"refused": str(error), "code": error.exit_code, "layers": found}))
 """
@@ -70,11 +81,14 @@ NO_LANDLOCK = ["landlock_create_ruleset"]
 NO_FILTER = ["seccomp"]
 
 
-def opened(denied: list[str], uid: int, *, accept: bool = False) -> dict[str, Any]:
-    """What comes of opening a sandbox where the kernel refuses those calls."""
+def opened(
+    denied: list[str], uid: int, *, accept: bool = False, threads: int = 0
+) -> dict[str, Any]:
+    """What comes of opening a sandbox where the kernel refuses those calls. `threads`: how many a
+    program tries to start."""
     if os.getuid() != 0 or PYTHON is None or not os.stat(ROOT).st_mode & 0o005:
         pytest.skip("needs root, a python3.11 all can read, and a folder all can read")
-    asked = json.dumps([denied, uid, accept])
+    asked = json.dumps([denied, uid, accept, threads])
     done = subprocess.run(
         [PYTHON, "-c", PROGRAM, str(ROOT), asked],
         capture_output=True, text=True, cwd="/", timeout=120,
@@ -102,6 +116,13 @@ def test_without_namespaces_it_is_rung_c(uid: int) -> None:
     assert detail.startswith("namespaces: ")
     assert detail.endswith(": operation not permitted")
     assert way_out.startswith(("docker run --security-opt", "sysctl -w "))
+
+
+@pytest.mark.parametrize(("uid", "most"), [(0, 64), (12345, 1000)])
+def test_on_rung_c_threads_leave_room_for_others(uid: int, most: int) -> None:
+    """An ordinary user's other programs count with them, so that the limit is above those."""
+    found = opened(DOCKER, uid, threads=3000)
+    assert 32 < found["threads"] < most
 
 
 def test_namespaces_without_landlock_are_enough() -> None:
