@@ -2,8 +2,8 @@
 
 A frame is a 4-byte big-endian length and that many bytes of JSON. JSON knows too few types, so a
 value is a scalar (None, bool, str) or a pair [tag, content]. Nothing here runs code it receives:
-no pickle, no eval, and a value decodes to built-in types and nothing else, so that an object with
-an `__eq__` of its own arrives as the plain value it pretends to be, or not at all.
+no pickle, no eval, and a value decodes to types of Python's and nothing else, so that an object
+with an `__eq__` of its own arrives as the plain value it pretends to be, or not at all.
 """
 
 from __future__ import annotations
@@ -106,7 +106,24 @@ def _view(tag: str, elements: list[Any]) -> Any:
         return dict.fromkeys(elements).keys()
     if tag == "v":
         return dict(enumerate(elements)).values()
-    return dict(elements).items() if tag == "e" else iter(elements)
+    return dict(elements).items() if tag == "e" else _Given(elements)
+
+
+class _Given:
+    """What an iterator gave, to be read once. Neither true nor false: a function that yields where
+    it should answer is not to pass for one that says yes."""
+
+    def __init__(self, elements: list[Any]) -> None:
+        self._elements = iter(elements)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._elements
+
+    def __next__(self) -> Any:
+        return next(self._elements)
+
+    def __bool__(self) -> bool:
+        raise TypeError("an iterator is neither true nor false")
 
 
 def frame(body: bytes) -> bytes:
