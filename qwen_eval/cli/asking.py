@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from qwen_eval.cli.progress import Progress, progress
 from qwen_eval.cli.setup import LoadedTask, say
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
     from qwen_eval.sandbox.sandbox import Sandbox
     from qwen_eval.types import Item
 
+AcceptNoSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--accept-no-sandbox",
+        help="Run a model's programs even where nothing can contain them.",
+    ),
+]
 Measured = list[tuple[LoadedTask, "TaskMetrics"]]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwen_eval.cli.asking import open_sandbox
+from qwen_eval.cli.asking import AcceptNoSandbox, open_sandbox
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
 from qwen_eval.errors import UserError
@@ -32,13 +32,7 @@ class RescoreOptions:
     run: Annotated[Path, typer.Argument(help="A run directory.")]
     data: Annotated[Path | None, typer.Option(help="The mirror that the run used.")] = None
     show: Annotated[int, typer.Option(min=0, help="Disagreements to list per task.")] = 5
-    accept_no_sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--accept-no-sandbox",
-            help="Run a model's programs even where nothing can contain them.",
-        ),
-    ] = False
+    accept_no_sandbox: AcceptNoSandbox = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
 

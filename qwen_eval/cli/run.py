@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwen_eval.cli.asking import Measured, ask, open_sandbox
+from qwen_eval.cli.asking import AcceptNoSandbox, Measured, ask, open_sandbox
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.setup import (
     DEVICES,
@@ -73,13 +73,7 @@ class RunOptions:
     yarn: Annotated[
         float | None, typer.Option(help="Stretch the context by this factor (YaRN).")
     ] = None
-    accept_no_sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--accept-no-sandbox",
-            help="Run a model's programs even where nothing can contain them.",
-        ),
-    ] = False
+    accept_no_sandbox: AcceptNoSandbox = False
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
