@@ -148,7 +148,12 @@ def complete(received: bytes | bytearray) -> Any:
 
 def write_frame(fd: int, message: Any) -> None:
     """Send one JSON-ready message. Raises ValueError over FRAME_LIMIT bytes, OSError."""
-    view = memoryview(frame(json.dumps(message).encode("ascii")))
+    write_all(fd, frame(json.dumps(message).encode("ascii")))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, in as many parts as the kernel takes. Raises OSError."""
+    view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 

@@ -85,6 +85,9 @@ class Interpreter:
         self.close()
 
     def _begin(self) -> tuple[int, int, int]:
+        if not self._worker.lives:
+            self._worker.stop()
+            self._worker = self._start()
         output, out = os.pipe()
         request_end, requests = os.pipe()
         replies, reply_start = os.pipe()
@@ -92,9 +95,6 @@ class Interpreter:
         for fd in pipes:
             os.set_blocking(fd, False)
         fds = [out, memory_file({"files": self._files}), request_end, reply_start]
-        if not self._worker.lives:
-            self._worker.stop()
-            self._worker = self._start()
         try:
             self._worker.fork([self._worker.child("cells", [0, 1, 2, 3], CPU_SECONDS)], fds)
         except BaseException:

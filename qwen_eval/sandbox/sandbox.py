@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from qwen_eval.errors import RefusedError
 from qwen_eval.sandbox import landlock
@@ -122,7 +123,7 @@ class Sandbox:
                 "an interpreter may start processes, and without user namespaces nothing holds "
                 f"them here ({self.isolation}); `qwen-eval sandbox doctor` says what is missing"
             )
-        plan = _plan(self.layers, "interpreter", packages)
+        plan = _plan(self.layers, "interpreter", tuple(packages))
         return Interpreter(lambda: _worker(plan), files or {})
 
     def close(self) -> None:
@@ -163,7 +164,8 @@ class _Slot:
             self.worker = None
 
 
-def _plan(layers: frozenset[Layer], profile: Profile, packages: Iterable[str] = ()) -> Plan:
+@cache
+def _plan(layers: frozenset[Layer], profile: Profile, packages: tuple[str, ...] = ()) -> Plan:
     limits = _RLIMITS | {"RLIMIT_AS": _ADDRESSES[profile]}
     return Plan(layers, layout(packages), profile, limits, _LIMITS[profile])
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_eval.sandbox.cgroup import Cgroup, Limits
+from qwen_eval.sandbox.codec import write_all
 from qwen_eval.sandbox.kernel import ConfineError
 from qwen_eval.sandbox.layers import Layer, Profile
 from qwen_eval.sandbox.layout import Layout
@@ -169,9 +170,7 @@ def memory_file(content: Mapping[str, Any]) -> int:
     """A file without a name that one child will read: what it holds never passes the zygote."""
     fd = os.memfd_create("job")
     try:
-        view = memoryview(json.dumps(content).encode("ascii"))
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, json.dumps(content).encode("ascii"))
         os.lseek(fd, 0, os.SEEK_SET)
     except BaseException:
         os.close(fd)
