@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
 from qwen_eval.taskspec import TaskSpec
+from qwen_eval.templates import holds
 from qwen_eval.types import Row, Sample
 
 Kind = Literal["mirror", "package", "hub", "sample", "own", "given"]
@@ -41,7 +42,8 @@ class TaskData:
     def rows(self, split: str) -> list[dict[str, Any]]:
         """All rows of a split. Raises UserError naming the file (and line) at fault."""
         if split not in self._splits:
-            self._splits[split] = self._read(split)
+            rows, where = self._read(split), self.spec.splits[split].where
+            self._splits[split] = rows if where is None else self._of(split, where, rows)
         if not self._splits[split]:
             raise UserError(f"{self.where(split)}: the {split} split is empty")
         return self._splits[split]
@@ -98,6 +100,13 @@ class TaskData:
             group = str(row[self.spec.group]) if self.spec.group in row else ""
             samples.append(Sample(identity, self.spec.name, row, group))
         return samples
+
+    def _of(self, split: str, where: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            return [row for row in rows if holds(where, row)]
+        except Exception as error:  # whatever a row's values make of the expression
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UserError(f"{self.where(split)}: where `{where}`: {reason}") from error
 
     def _read(self, split: str) -> list[dict[str, Any]]:
         source = self.spec.splits[split]

@@ -47,7 +47,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """One row of the table. `counts` are samples; `invalid` lists the limits passed."""
+    """One row of the table. `counts` are samples; `invalid` lists the limits passed. `macro`: the
+    mean over groups, where the recipe asks for it. `others`: further metrics by name, each over the
+    samples that have it."""
 
     __pydantic_config__: ClassVar = CLOSED
 
@@ -59,6 +61,8 @@ class TaskMetrics:
     groups: dict[str, Estimate] = field(default_factory=dict)
     categories: dict[str, Estimate] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    macro: Estimate | None = None
+    others: dict[str, Estimate] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As metrics.json holds it."""
@@ -103,9 +107,12 @@ def summarise(
     categories: Mapping[str, Sequence[str]] | None = None,
     *,
     by_design: Collection[str] = (),
+    also: Sequence[str] = (),
+    macro: bool = False,
 ) -> TaskMetrics:
     """The row of one task. `by_design`: limits that the recipe passes by itself, as one that cuts
-    long prompts does: that is counted but does not make the score invalid."""
+    long prompts does: that is counted but does not make the score invalid. `also`: further
+    metrics; `macro`: give the mean over groups as well."""
     scored = [record for record in records if record.counted]
     by_group: dict[str, list[SampleRecord]] = {}
     for record in scored:
@@ -123,6 +130,7 @@ def summarise(
         name: estimate_of(metric, [r for group in members for r in by_group.get(group, [])])
         for name, members in (categories or {}).items()
     }
+    further = {name: estimate_of(name, [r for r in scored if name in r.values]) for name in also}
     responses = [response for record in records for response in record.responses]
     return TaskMetrics(
         recipe=recipe,
@@ -136,7 +144,16 @@ def summarise(
             key: sum(response.get(f"{key}_tokens", 0) for response in responses)
             for key in ("prompt", "output")
         },
+        macro=macro_estimate(metric, by_group) if macro else None,
+        others={name: e for name, e in further.items() if e},
     )
+
+
+def macro_estimate(metric: str, by_group: Mapping[str, Sequence[Scored]]) -> Estimate | None:
+    """The mean of the groups' means: each sample weighs one over the size of its group."""
+    values = [value_of(metric, record) for members in by_group.values() for record in members]
+    weights = [1 / len(members) for members in by_group.values() for _ in members]
+    return estimate(values, weights)
 
 
 def group_order(name: str) -> tuple[float, str]:

@@ -8,83 +8,103 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import TemplateError
 
 from qwen_eval.datasets import TaskData, lm_eval_exemplars
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.taskspec import Recipe
+from qwen_eval.templates import fill
 from qwen_eval.types import Decoding, Hidden, Item, Message, Prompt, Row, Sample
 
 LETTERS = 8  # of a text, to be had for each token of a prompt
-
-_environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-
-
-@cache
-def _template(source: str) -> Callable[..., str]:
-    return _environment.from_string(source).render
-
-
-def _fill(source: str, row: Row) -> str:
-    return _template(source)(**row) if "{" in source else source
 
 
 class Renderer:
     """Renders the samples of one task under one of its recipes.
 
-    Raises UserError when a row lacks a column that the recipe names, or has no exemplars.
+    `seed` is that of replies that are drawn. Raises UserError where there are no exemplars.
     """
 
-    def __init__(self, data: TaskData, recipe: str) -> None:
+    def __init__(self, data: TaskData, recipe: str, seed: int = 0) -> None:
         self.data, self.spec = data, data.spec
         self.recipe_id = f"{data.spec.name}@{recipe}"
+        self.solver = data.spec.solver_of(recipe)
+        self._seed = seed
         self.recipe: Recipe = data.spec.recipes[recipe]
         self._prefixes: dict[str, str] = {}
         self._haystacks: dict[int, str] = {}
 
     def render(self, sample: Sample) -> Item:
-        """The item of a sample."""
-        recipe, row = self.recipe, sample.row
+        """The item of a sample; one whose `fault` says why, where the row cannot be asked."""
         try:
-            options = tuple(recipe.gap + option for option in self._options(row))
-            gold = int(_fill(self.spec.gold, row)) if self.spec.gold is not None else None
-            if gold is not None and not 0 <= gold < len(options):
-                raise ValueError(f"gold {gold} is no option")
-            prompt = self._conversation(row) if recipe.chat else self._text(row)
-            target = _fill(self.spec.target, row)
-            reference = _fill(self.spec.reference, row)
-            hidden = self._hidden(row)
-        except (TemplateError, ValueError) as error:
-            raise UserError(f"{self.recipe_id}, sample {sample.id}: {error}") from error
+            return self._item(sample)
+        except Exception as error:  # a template may raise whatever a row's values make it raise
+            if isinstance(error, UserError):
+                raise
+            fault = str(error) if isinstance(error, TemplateError | ValueError) else repr(error)
+            return replace(self._empty(sample), fault=fault)
+
+    def _item(self, sample: Sample) -> Item:
+        recipe, row = self.recipe, sample.row
+        # A context begins the text: the gap stands between it and the item, which continues it.
+        gap = "" if self.solver == "contexts" else recipe.gap
+        options = tuple(gap + option for option in self._options(row))
+        gold = int(fill(self.spec.gold, row)) if self.spec.gold is not None and options else None
+        if gold is not None and not 0 <= gold < len(options):
+            raise ValueError(f"gold {gold} is no option")
+        return replace(
+            self._empty(sample),
+            prompt=self._conversation(row) if recipe.chat else self._text(row),
+            target=fill(self.spec.target, row),
+            options=options,
+            gold=gold,
+            reference=fill(self.spec.reference, row),
+            window=recipe.window,
+            hidden=self._hidden(row),
+            repeats=recipe.repeats,
+        )
+
+    def _empty(self, sample: Sample) -> Item:
+        recipe = self.recipe
+        decoding = Decoding(
+            recipe.max_tokens,
+            recipe.stop,
+            recipe.temperature,
+            recipe.top_p,
+            seed=self._seed if recipe.temperature else 0,
+        )
         return Item(
             sample,
             self.recipe_id,
-            prompt,
-            target,
+            Prompt(),
+            "",
             recipe.scorer,
             self.spec.metric,
-            options,
-            gold,
-            Decoding(max_tokens=recipe.max_tokens, stop=recipe.stop),
-            reference,
-            recipe.window,
-            hidden,
+            decoding=decoding,
         )
 
     def _text(self, row: Row) -> Prompt:
         recipe = self.recipe
-        return Prompt(_fill(recipe.item, row), self._prefix(row), (), recipe.max_prompt_tokens)
+        gap = recipe.gap if self.solver == "contexts" else ""
+        return Prompt(gap + fill(recipe.item, row), self._prefix(row), (), recipe.max_prompt_tokens)
 
     def _conversation(self, row: Row) -> Prompt:
-        turns = [Message("user", _fill(self.recipe.item, row))]
-        if self.recipe.system is not None:
-            turns.insert(0, Message("system", _fill(self.recipe.system, row)))
+        recipe, turns = self.recipe, list[Message]()
+        if recipe.system is not None:
+            turns.append(Message("system", fill(recipe.system, row)))
+        asked = fill(recipe.item, row)
+        if recipe.shots and recipe.shots.whole:
+            asked = self._prefix(row) + asked
+        else:
+            for shot in self._exemplars(row):
+                turns.append(Message("user", fill(recipe.item, shot)))
+                turns.append(Message("assistant", fill(recipe.answer, shot)))
+        turns.append(Message("user", asked))
         return Prompt(messages=tuple(turns))
 
     def _hidden(self, row: Row) -> Hidden | None:
@@ -92,7 +112,7 @@ class Renderer:
             return None
         if row.get("depth") not in range(101):
             raise ValueError("depth is no whole number from 0 to 100")
-        needle = _fill(self.recipe.needle, row)
+        needle = fill(self.recipe.needle, row)
         return Hidden(needle, self._haystack(needle), row["depth"] / 100)
 
     def _haystack(self, needle: str) -> str:
@@ -117,7 +137,7 @@ class Renderer:
     def _options(self, row: Row) -> list[str]:
         column = self.recipe.options_from
         if column is None:
-            return [_fill(option, row) for option in self.recipe.options]
+            return [fill(option, row) for option in self.recipe.options]
         own = row.get(column)
         if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
             raise ValueError(f"{column} is no list of texts")
@@ -129,36 +149,42 @@ class Renderer:
         shots = self.recipe.shots
         match: Any = row[shots.match] if shots and shots.match and shots.match in row else ""
         # The header may name the row's group, so prefixes are kept apart by header as well.
-        header = _fill(self.recipe.header, row)
+        header = fill(self.recipe.header, row)
         key = f"{header}\0{match}"
         if key not in self._prefixes:
             self._prefixes[key] = header + "".join(
-                _fill(self.recipe.item, shot)
+                fill(self.recipe.item, shot)
                 + self.recipe.gap
-                + _fill(self.recipe.answer, shot)
+                + fill(self.recipe.answer, shot)
                 + self.recipe.between
-                for shot in self._exemplars(match)
+                for shot in ([] if shots and shots.whole else self._exemplars(row))
             )
-            if shots and shots.text:
+            if shots and shots.text is not None:
                 self._prefixes[key] += self.data.text(shots.text)
+            elif shots and shots.prefix is not None:
+                self._prefixes[key] += fill(shots.prefix, self._exemplars(row)[0])
         return self._prefixes[key]
 
-    def _exemplars(self, match: Any) -> list[Row]:
+    def _exemplars(self, row: Row) -> list[Row]:
+        """Rows that are exemplars of a row: as many as the recipe wants, or the one that holds
+        them all."""
         shots = self.recipe.shots
-        if shots is None or shots.text is not None:
+        if shots is None:
             return []
         if shots.lm_eval is not None:
             return lm_eval_exemplars(shots.lm_eval, shots.count)
         assert shots.split is not None
+        match = row.get(shots.match) if shots.match else None
         rows = self.data.rows(shots.split)
         if shots.match is not None:
-            rows = [row for row in rows if row.get(shots.match) == match]
-        if len(rows) < shots.count:
+            rows = [other for other in rows if other.get(shots.match) == match]
+        wanted = 1 if shots.prefix is not None else shots.count
+        if len(rows) < wanted:
             raise UserError(
                 f"{self.recipe_id}: {self.data.where(shots.split)} holds {len(rows)} exemplars"
-                f"{f' for {match}' if match else ''}, {shots.count} are needed"
+                f"{f' for {match}' if match else ''}, {wanted} are needed"
             )
-        return list(rows[: shots.count])
+        return list(rows[:wanted])
 
 
 def prompts_digest(items: Iterable[Item]) -> str:
@@ -175,6 +201,8 @@ def prompts_digest(items: Iterable[Item]) -> str:
             asked += f" {item.window}"
         if item.hidden is not None:
             asked += text_hash(f"{item.hidden}", 64)
+        if item.repeats > 1:
+            asked += f" {item.repeats}"
         lines.append(f"{item.sample.id} {prefix} {asked} {item.decoding}\n")
     for line in sorted(lines):
         digest.update(line.encode())

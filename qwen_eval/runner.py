@@ -89,6 +89,9 @@ class Runner:
 
     def _start(self, item: Item) -> None:
         live = _Live(item, self._solve(item))
+        if item.fault:
+            self._fail(live, item.fault)
+            return
         try:
             request = next(live.solver)
         except StopIteration as end:

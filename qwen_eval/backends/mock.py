@@ -87,6 +87,8 @@ class MockBackend:
 
     def _choose(self, request: LoglikelihoodRequest) -> Response:
         options = len(request.continuations)
+        if options == 1:
+            return self._weigh(request)
         if self._mode == "oracle":
             chosen = request.reference or 0
         elif self._mode == "random":
@@ -107,6 +109,20 @@ class MockBackend:
             token_counts=(1,) * options,
             greedy=tuple(i == chosen for i in range(options)),
         )
+
+    def _weigh(self, request: LoglikelihoodRequest) -> Response:
+        """A single continuation: likely or not. The guesser finds some text likelier than other,
+        and would never write it."""
+        if self._mode == "script":
+            rule = self._rule(request.prompt.full_text)
+            if "choice" not in rule:
+                return _unanswered(rule)
+            likely = rule["choice"] == 0
+        else:
+            likely = self._mode == "oracle" and request.reference == 0
+        chance = self._rng(request.prompt.full_text).uniform(0.01, 0.5)
+        logprob = math.log(0.9 if likely else chance if self._mode == "random" else 0.1)
+        return Response(logprobs=(logprob,), token_counts=(1,), greedy=(likely,))
 
     def _read(self, request: PerplexityRequest) -> Response:
         bits = {"oracle": 0.0, "random": 8.0}.get(self._mode)

@@ -61,7 +61,7 @@ class Asked:
 def open_sandbox(tasks: list[LoadedTask], accept_none: bool) -> Sandbox | None:
     """A place to run programs, where a task has any. Raises RefusedError where there is none and
     that was not accepted."""
-    if not any(task.spec.solver == "code" for task in tasks):
+    if not any(task.solver == "code" for task in tasks):
         return None
     from qwen_eval.sandbox import preflight
 
@@ -124,7 +124,7 @@ def _ask_missing(
     from qwen_eval.runner import Runner
     from qwen_eval.tasks.solvers import SOLVERS
 
-    solver_of = {task.info.recipe: SOLVERS[task.spec.solver] for task in tasks}
+    solver_of = {task.info.recipe: SOLVERS[task.solver] for task in tasks}
     items = [item for task in tasks for item in task.items]
     if rank:
         missing = [i for i in items if (i.recipe, i.sample.id) not in writer.done_before]
@@ -166,6 +166,8 @@ def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> Measured:
                     records,
                     task.spec.categories,
                     by_design=task.by_design,
+                    also=task.spec.also,
+                    macro=task.recipe.macro,
                 ),
             )
         )

@@ -101,7 +101,7 @@ def _score_again(
     from qwen_eval.tasks.solvers import SOLVERS
 
     items = {item.sample.id: item for item in task.items}
-    solve = SOLVERS[task.spec.solver]
+    solve = SOLVERS[task.solver]
     scorers = task.spec.scorers()
     scores: dict[str, list[Score]] = {scorer: [] for scorer in scorers}
 

@@ -83,7 +83,7 @@ def command(options: RunOptions) -> None:
     """Ask a model the tasks and print scores with intervals; the same command resumes."""
     check_choice("--dtype", options.dtype, DTYPES)
     check_choice("--device", options.device, DEVICES)
-    tasks = load_tasks(options.tasks, options.data, options.limit)
+    tasks = load_tasks(options.tasks, options.data, options.limit, options.seed)
     name_samples(tasks)
     if options.plan:
         print_plan(tasks, options)

@@ -37,6 +37,11 @@ class LoadedTask:
         return self.spec.recipes[self.info.recipe.partition("@")[2]]
 
     @property
+    def solver(self) -> str:
+        """What asks it."""
+        return self.info.solver
+
+    @property
     def length(self) -> int:
         """Tokens that the recipe feeds a model at a time; 0 where it sets no length."""
         return self.recipe.length or 0
@@ -47,7 +52,7 @@ class LoadedTask:
         a few tokens of a reply that goes on."""
         cuts = {
             "prompts_truncated": self.recipe.max_prompt_tokens is not None,
-            "outputs_truncated": self.spec.solver == "needle",
+            "outputs_truncated": self.solver == "needle",
         }
         return tuple(name for name, own in cuts.items() if own)
 
@@ -107,8 +112,11 @@ def parse_limits(text: str | None, recipes: Sequence[str]) -> dict[str, int]:
     return limits
 
 
-def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[LoadedTask]:
-    """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one.
+def load_tasks(
+    names: str, mirror: Path | None, limit: str | None, seed: int = 0
+) -> list[LoadedTask]:
+    """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one. `seed`: of
+    the recipes that draw replies.
 
     Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -126,13 +134,14 @@ def load_tasks(names: str, mirror: Path | None, limit: str | None) -> list[Loade
     # Recipes of a task ask the same rows, which may be books: they are read once.
     sources = {spec.name: open_data(spec, mirror) for spec, _ in found}
     return [
-        load_task(sources[spec.name], recipe, limits.get(name))
+        load_task(sources[spec.name], recipe, limits.get(name), seed)
         for name, (spec, recipe) in zip(recipes, found, strict=True)
     ]
 
 
-def load_task(data: TaskData, recipe: str, limit: int | None = None) -> LoadedTask:
-    """A task's rows, or the `limit` that take() draws, rendered under one of its recipes."""
+def load_task(data: TaskData, recipe: str, limit: int | None = None, seed: int = 0) -> LoadedTask:
+    """A task's rows, or the `limit` that take() draws, rendered under one of its recipes. Raises
+    UserError where not one of them can be asked."""
     from qwen_eval.datasets import take
     from qwen_eval.prompts import Renderer, prompts_digest
     from qwen_eval.results import TaskInfo
@@ -140,14 +149,16 @@ def load_task(data: TaskData, recipe: str, limit: int | None = None) -> LoadedTa
     spec = data.spec
     samples = data.samples()
     chosen = take(samples, limit)
-    renderer = Renderer(data, recipe)
+    renderer = Renderer(data, recipe, seed)
     items = [renderer.render(sample) for sample in chosen]
+    if all(item.fault for item in items):
+        raise UserError(f"{renderer.recipe_id}, sample {items[0].sample.id}: {items[0].fault}")
     info = TaskInfo(
         recipe=renderer.recipe_id,
         version=spec.version,
         recipe_version=renderer.recipe.version,
         spec_digest=spec.digest,
-        solver=spec.solver,
+        solver=renderer.solver,
         metric=spec.metric,
         scorer=renderer.recipe.scorer,
         data_kind=data.kind,

@@ -103,11 +103,14 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
         counted = ("no_answer", "prompts_truncated", "outputs_truncated", "errors")
         cells = (f"[bold]{score}[/]", interval, *(str(counts[name]) for name in counted), data)
         lines.append(Row(metrics.recipe, (str(counts["samples"]), *cells)))
-        for name, value in metrics.categories.items():
-            if not metrics.invalid:
-                lines.append(
-                    Row(f"  {name}", (str(value.n), *written(value, metrics.metric)), "dim")
-                )
+        if metrics.invalid:
+            continue
+        of_others = [(name, value, name) for name, value in metrics.others.items()]
+        parts = [(name, value, metrics.metric) for name, value in metrics.categories.items()]
+        if metrics.macro:
+            parts.append((f"mean of {len(metrics.groups)} groups", metrics.macro, metrics.metric))
+        for name, value, metric in of_others + parts:
+            lines.append(Row(f"  {name}", (str(value.n), *written(value, metric)), "dim"))
     return ResultsTable(tuple(lines))
 
 

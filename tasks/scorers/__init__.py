@@ -1,21 +1,27 @@
-"""How a reply is read. Scorers read a text; cuts end a program.
+"""How a reply is read. Scorers read a text; cuts end a program; measures weigh options.
 
 Each is a pure function under a name that task.yaml may use. Recipes of the released Qwen scripts
 and of lm-evaluation-harness keep those projects' readings, flaws included, under their names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from qwen_eval.errors import UserError
-from qwen_eval.types import Score
+from qwen_eval.types import Item, Score
 
-from . import answers, numbers, programs, retrieval, verdicts
+from . import answers, numbers, options, programs, retrieval, verdicts
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
 
 Cut = Callable[[str, str], str]
 """(prompt, completion) → the part of the completion that is the program."""
+
+ItemScorer = Callable[[str, Item], Score]
+"""(reply, item) → Score, where more than the target is needed: the options, or the row."""
+
+OptionMeasure = Callable[[Sequence[str], Sequence[int]], list[int]]
+"""(options, their tokens) → what each one's log-probability is divided by."""
 
 SCORERS: dict[str, Scorer] = {
     "number": numbers.number,
@@ -26,6 +32,15 @@ SCORERS: dict[str, Scorer] = {
     "inclusion": retrieval.inclusion,
     "answered": answers.answered,
     "verdict": verdicts.verdict,
+}
+
+ITEM_SCORERS: dict[str, ItemScorer] = {}
+
+MEASURES: dict[str, OptionMeasure] = {
+    "argmax": options.argmax,
+    "argmax_per_character": options.argmax_per_character,
+    "argmax_per_byte": options.argmax_per_byte,
+    "argmax_per_token": options.argmax_per_token,
 }
 
 CUTS: dict[str, Cut] = {
@@ -40,6 +55,20 @@ def find_scorer(name: str) -> Scorer:
     if name not in SCORERS:
         raise UserError(f"scorer {name}: unknown; known: {', '.join(SCORERS)}")
     return SCORERS[name]
+
+
+def read(reply: str, item: Item) -> Score:
+    """What the item's scorer makes of a reply. Raises UserError for an unknown one."""
+    if item.scorer in ITEM_SCORERS:
+        return ITEM_SCORERS[item.scorer](reply, item)
+    return find_scorer(item.scorer)(reply, item.target, item.metric)
+
+
+def find_measure(name: str) -> OptionMeasure:
+    """The measure of a name. Raises UserError for an unknown one."""
+    if name not in MEASURES:
+        raise UserError(f"scorer {name}: unknown for options; known: {', '.join(MEASURES)}")
+    return MEASURES[name]
 
 
 def find_cut(name: str) -> Cut:

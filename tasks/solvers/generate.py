@@ -2,11 +2,10 @@
 
 from qwen_eval.types import GenerateRequest, Item, Solver
 
-from ..scorers import find_scorer
+from ..scorers import read
 
 
 def generate(item: Item) -> Solver:
     """One request, one text, one score."""
-    scorer = find_scorer(item.scorer)
     reply = yield GenerateRequest(item.prompt, item.decoding, reference=item.reference)
-    return scorer(reply.text, item.target, item.metric)
+    return read(reply.text, item)

@@ -15,7 +15,7 @@ from qwen_eval.types import (
     Solver,
 )
 
-from ..scorers import find_scorer
+from ..scorers import read
 
 ROUNDS = 16  # of counting; a few are the rule
 SLACK = 4  # tokens that a prompt may fall short of its length
@@ -48,7 +48,7 @@ def needle(item: Item) -> Solver:
     reply = yield GenerateRequest(Prompt(built.text), item.decoding, reference=item.reference)
     detail = {"prompt_tokens": built.tokens, "depth": built.depth, "offset": built.offset}
     how = {"tokens_are": built.how} if built.how else {}
-    score = find_scorer(item.scorer)(reply.text, item.target, item.metric)
+    score = read(reply.text, item)
     return replace(score, detail=detail | how)
 
 

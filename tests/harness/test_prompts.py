@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qwen_eval.cli.setup import load_task
 from qwen_eval.datasets import TaskData, open_data, take
 from qwen_eval.errors import UserError
 from qwen_eval.prompts import Renderer, prompts_digest
@@ -146,8 +147,8 @@ def test_humaneval_lm_eval_stops_where_lm_eval_stops() -> None:
 
 
 def test_a_row_without_a_column_is_named() -> None:
-    with pytest.raises(UserError, match=r"mmlu@strict, sample \w+: 'choices' is undefined"):
-        render("mmlu", {"test": [{"question": "x", "subject": "s", "answer": 0}], "dev": DEV})
+    item = render("mmlu", {"test": [{"question": "x", "subject": "s", "answer": 0}], "dev": DEV})
+    assert item.fault == "'choices' is undefined"
 
 
 def test_too_few_exemplars_are_named(tmp_path: Path) -> None:
@@ -156,8 +157,19 @@ def test_too_few_exemplars_are_named(tmp_path: Path) -> None:
 
 
 def test_a_gold_outside_the_options_is_named() -> None:
-    with pytest.raises(UserError, match="gold 4 is no option"):
-        render("mmlu@lm-eval", {"test": [TEST[0] | {"answer": 4}]})
+    item = render("mmlu@lm-eval", {"test": [TEST[0] | {"answer": 4}]})
+    assert item.fault == "gold 4 is no option"
+
+
+def test_a_task_of_which_no_row_can_be_asked_is_refused() -> None:
+    rows = [TEST[0] | {"answer": 4}, TEST[0] | {"answer": 5}]
+    spec, _ = find_task("mmlu")
+    data = TaskData(spec, "given", _splits={"test": rows})
+    with pytest.raises(UserError, match=r"mmlu@lm-eval, sample \w+: gold 4 is no option"):
+        load_task(data, "lm-eval")
+    rows.append(TEST[0])
+    faults = [item.fault for item in load_task(data, "lm-eval").items]
+    assert faults == ["gold 4 is no option", "gold 5 is no option", ""]
 
 
 def test_braces_in_a_question_are_text() -> None:

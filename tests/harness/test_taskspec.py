@@ -151,15 +151,16 @@ def test_a_needle_is_hidden_in_one_thing(
         ("generate", {"system": "Be brief."}, "system: only a recipe with chat has one"),
         ("generate", {"chat": True, "system": ""}, "recipes.strict.system"),
         ("generate", {"chat": True, "header": "x"}, "header: nothing to a recipe with chat"),
-        ("generate", {"chat": True, "options": ["A", "B"]}, "options: nothing to a recipe"),
-        ("generate", {"chat": True, "options_from": "x"}, "options_from: nothing to a recipe"),
         ("generate", {"chat": True, "max_prompt_tokens": 9}, "max_prompt_tokens: nothing to"),
-        ("generate", {"chat": True, "shots": {"count": 1, "split": "dev"}}, "shots: nothing to"),
-        ("code", {"chat": True}, "recipes.strict.chat: nothing to code"),
+        ("continuation", {"chat": True}, "recipes.strict.chat: nothing to continuation"),
+        ("generate", {"top_p": 0.9}, "temperature: at 0 all replies are the same"),
+        ("generate", {"repeats": 4}, "temperature: at 0 all replies are the same"),
+        ("continuation", {"temperature": 1.0, "repeats": 4}, "recipes.strict.repeats: nothing to"),
+        ("generate", {"macro": True}, "macro: the task has no groups"),
         ("generate", {"chat": True, "system": "Be brief."}, None),
     ],
 )
-def test_a_conversation_is_one_turn_of_a_task_that_generates(
+def test_keys_that_do_not_go_together_are_named(
     tmp_path: Path, solver: str, keys: dict[str, object], named: str | None
 ) -> None:
     recipe = {"version": 1, "source": "here", "item": "?", "scorer": "answered"}

@@ -25,6 +25,7 @@ CORE_LAYERS = {
             "suites",
             "datasets",
             "prompts",
+            "templates",
             "metrics",
             "ranks",
         ),
