@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from qwen_eval.errors import UserError
+from qwen_eval.errors import MissingDataError, UserError
 from qwen_eval.fileio import canonical_json, read_jsonl, text_hash
-from qwen_eval.taskspec import TaskSpec
-from qwen_eval.templates import holds
+from qwen_eval.taskspec import Hub, TaskSpec
+from qwen_eval.templates import evaluate
 from qwen_eval.types import Row, Sample
 
 Kind = Literal["mirror", "package", "hub", "sample", "own", "given"]
@@ -73,7 +73,7 @@ class TaskData:
     def text(self, name: str) -> str:
         """A text file that comes with a mirror. Raises UserError where there is no mirror."""
         if self.mirror is None or not (self.mirror / name).exists():
-            raise UserError(
+            raise MissingDataError(
                 f"{self.spec.name}: this recipe takes its exemplars from {name} of a data mirror; "
                 "name one with --data"
             )
@@ -103,7 +103,7 @@ class TaskData:
 
     def _of(self, split: str, where: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
-            return [row for row in rows if holds(where, row)]
+            return [row for row in rows if evaluate(where, row)]
         except Exception as error:  # whatever a row's values make of the expression
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"{self.where(split)}: where `{where}`: {reason}") from error
@@ -119,7 +119,9 @@ class TaskData:
         path = self._path(split)
         files = sorted(path.parent.glob(path.name))
         if not files:
-            raise UserError(f"{path}: missing; the {split} split of {self.spec.name} is read there")
+            raise MissingDataError(
+                f"{path}: missing; the {split} split of {self.spec.name} is read there"
+            )
         return [row for file in files for row in read_jsonl(file)]
 
 
@@ -141,12 +143,13 @@ def open_data(spec: TaskSpec, mirror: Path | None, *, hub: bool = True) -> TaskD
     if spec.package is not None:
         return TaskData(spec, "package", mirror)
     if mirror is not None:
-        raise UserError(f"--data {mirror}: {split.mirror} is missing, {spec.name} cannot be run")
+        reason = f"{split.mirror} is missing, {spec.name} cannot be run"
+        raise MissingDataError(f"--data {mirror}: {reason}")
     if hub and spec.hub is not None and hub_answers():
         return TaskData(spec, "hub")
     if split.sample is not None:
         return TaskData(spec, "sample")
-    raise UserError(f"--tasks {spec.name}: no data; name a mirror with --data")
+    raise MissingDataError(f"--tasks {spec.name}: no data; name a mirror with --data")
 
 
 def given_data(spec: TaskSpec, rows: Iterable[Row]) -> TaskData:
@@ -182,15 +185,29 @@ def hub_answers() -> bool:
 def _read_hub(spec: TaskSpec, split: str) -> list[dict[str, Any]]:
     import datasets
 
-    assert spec.hub is not None
+    hub = spec.hub
+    assert hub is not None
+    rows = []
+    for part in hub.parts or (None,):
+        path = hub.path if part is None else hub.path.replace("{}", part)
+        name = hub.name if part is None or "{}" in hub.path else part
+        own = {} if part is None else {str(spec.group): part}
+        try:
+            loaded = datasets.load_dataset(path, name, split=split)
+        except Exception as error:  # the library raises a dozen unrelated types
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"hub {path}: {reason}; name a local mirror with --data") from error
+        rows += [_renamed(hub, dict(row)) | own for row in loaded]
+    return rows
+
+
+def _renamed(hub: Hub, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the columns of a mirror's."""
     try:
-        loaded = datasets.load_dataset(spec.hub.path, spec.hub.name, split=split)
-    except Exception as error:  # the library raises a dozen unrelated types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"hub {spec.hub.path}: {reason}; name a local mirror with --data"
-        ) from error
-    return [dict(row) for row in loaded]
+        return {column: evaluate(source, row) for column, source in hub.columns.items()} or row
+    except Exception as error:  # whatever a row's values make of the expression
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"hub {hub.path}: columns: {reason}") from error
 
 
 def lm_eval_exemplars(name: str, count: int) -> list[Row]:

@@ -16,6 +16,10 @@ class UserError(QwenEvalError):
     """A mistake the user can mend: a flag, a file, a line (exit 2)."""
 
 
+class MissingDataError(UserError):
+    """The rows of a task are nowhere to be had: a suite can go on without it (exit 2)."""
+
+
 class RefusedError(QwenEvalError):
     """The request is understood and refused: not comparable, or not safe here (exit 3)."""
 

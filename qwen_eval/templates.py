@@ -1,20 +1,23 @@
 """Jinja templates over the columns of a row, as task files hold them.
 
 They are sandboxed: a task file can read a row, and nothing else. A column that is not there is an
-error, not an empty text.
+error, not an empty text. Beside Jinja's own filters there is `sub(pattern, by)`, that of re.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from qwen_eval.types import Row
 
 _environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+_environment.filters["sub"] = lambda text, pattern, by: re.sub(pattern, by, text)
 
 
 @cache
@@ -28,10 +31,13 @@ def fill(source: str, row: Row) -> str:
 
 
 @cache
-def _condition(source: str) -> Callable[..., object]:
+def _expression(source: str) -> Callable[..., Any]:
     return _environment.compile_expression(source, undefined_to_none=False)
 
 
-def holds(condition: str, row: Row) -> bool:
-    """Whether an expression, such as `10 < task_id <= 510`, is true of a row. Raises as fill()."""
-    return bool(_condition(condition)(**row))
+def evaluate(expression: str, row: Row) -> Any:
+    """The value of an expression, such as `10 < task_id <= 510`, for a row. Raises as fill()."""
+    value = _expression(expression)(**row)
+    if isinstance(value, Undefined):
+        str(value)  # which raises, and says what is missing
+    return value

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwen_eval.errors import UserError
+from qwen_eval.errors import MissingDataError, UserError
 
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend, BackendOptions
@@ -116,7 +116,8 @@ def load_tasks(
     names: str, mirror: Path | None, limit: str | None, seed: int = 0
 ) -> list[LoadedTask]:
     """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one. `seed`: of
-    the recipes that draw replies.
+    the recipes that draw replies. Of a suite, tasks whose data are not there are left out, and a
+    line says so.
 
     Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -124,7 +125,7 @@ def load_tasks(
         raise UserError("--tasks: name at least one; `qwen-eval tasks` lists them")
     from qwen_eval.datasets import open_data
     from qwen_eval.suites import expand
-    from qwen_eval.taskspec import find_task
+    from qwen_eval.taskspec import find_task, recipe_id
 
     found = [find_task(name) for name in expand(wanted)]
     recipes = [f"{spec.name}@{recipe}" for spec, recipe in found]
@@ -132,11 +133,22 @@ def load_tasks(
         raise UserError(f"--tasks {names}: a task is named twice")
     limits = parse_limits(limit, recipes)
     # Recipes of a task ask the same rows, which may be books: they are read once.
-    sources = {spec.name: open_data(spec, mirror) for spec, _ in found}
-    return [
-        load_task(sources[spec.name], recipe, limits.get(name), seed)
-        for name, (spec, recipe) in zip(recipes, found, strict=True)
-    ]
+    sources: dict[str, TaskData] = {}
+    tasks, missing = list[LoadedTask](), dict[str, str]()
+    for name, (spec, recipe) in zip(recipes, found, strict=True):
+        try:
+            if spec.name not in sources:
+                sources[spec.name] = open_data(spec, mirror)
+            tasks.append(load_task(sources[spec.name], recipe, limits.get(name), seed))
+        except MissingDataError as error:
+            if name in map(recipe_id, wanted):
+                raise
+            missing[name] = str(error)
+    for name, reason in missing.items():
+        say(f"{name}: left out of the suite: {reason}")
+    if not tasks:
+        raise UserError(f"--tasks {names}: nothing is left; name a mirror of the data with --data")
+    return tasks
 
 
 def load_task(data: TaskData, recipe: str, limit: int | None = None, seed: int = 0) -> LoadedTask:

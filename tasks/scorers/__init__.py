@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from qwen_eval.errors import UserError
 from qwen_eval.types import Item, Score
 
-from . import answers, numbers, options, programs, retrieval, verdicts
+from . import answers, letters, numbers, options, programs, retrieval, verdicts
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
@@ -34,7 +34,11 @@ SCORERS: dict[str, Scorer] = {
     "verdict": verdicts.verdict,
 }
 
-ITEM_SCORERS: dict[str, ItemScorer] = {}
+ITEM_SCORERS: dict[str, ItemScorer] = {
+    "letter": letters.letter,
+    "qwen_chat_mmlu": letters.qwen_chat_mmlu,
+    "qwen_chat_ceval": letters.qwen_chat_ceval,
+}
 
 MEASURES: dict[str, OptionMeasure] = {
     "argmax": options.argmax,
