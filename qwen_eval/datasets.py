@@ -197,12 +197,12 @@ def _read_hub(spec: TaskSpec, split: str) -> list[dict[str, Any]]:
         except Exception as error:  # the library raises a dozen unrelated types
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"hub {path}: {reason}; name a local mirror with --data") from error
-        rows += [_renamed(hub, dict(row)) | own for row in loaded]
+        rows += [renamed(hub, dict(row)) | own for row in loaded]
     return rows
 
 
-def _renamed(hub: Hub, row: dict[str, Any]) -> dict[str, Any]:
-    """A row with the columns of a mirror's."""
+def renamed(hub: Hub, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the hub with the columns of a mirror's. Raises UserError."""
     try:
         return {column: evaluate(source, row) for column, source in hub.columns.items()} or row
     except Exception as error:  # whatever a row's values make of the expression
