@@ -23,7 +23,7 @@ from typing import Any
 from bench.peers import answers, native
 from qwen_eval.cli.setup import load_task
 from qwen_eval.datasets import TaskData, open_data, renamed, take
-from qwen_eval.fileio import text_hash, write_atomic
+from qwen_eval.fileio import text_hash
 from qwen_eval.model import smollm2
 from qwen_eval.taskspec import find_task
 from qwen_eval.types import GenerateRequest, Item, LoglikelihoodRequest, ModelRequest, Prompt, Row
@@ -241,7 +241,7 @@ def write(recipe: str, rows: Iterable[Row]) -> None:
     """One JSON object per line, compressed."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path_of(recipe).parent.mkdir(exist_ok=True)
-    write_atomic(path_of(recipe), gzip.compress(lines.encode(), mtime=0))
+    path_of(recipe).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
 def main() -> None:
@@ -290,7 +290,7 @@ def _report(mine: list[list[Any]], theirs: list[list[Any]]) -> bool:
         same = sum(a == b for a, b in zip(mine, theirs, strict=True))
         print(f"  {same} of {len(theirs)} texts equal", flush=True)
         return same == len(theirs)
-    largest = max(
+    largest: float = max(
         abs(a - b) for x, y in zip(mine, theirs, strict=True) for a, b in zip(x, y, strict=True)
     )
     print(f"  largest difference of a log-probability {largest:.1e}", flush=True)

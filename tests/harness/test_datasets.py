@@ -112,6 +112,56 @@ def test_the_hub_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.Mo
     assert again.digest() == data.digest()
 
 
+def test_a_hub_in_parts_is_one_set_in_the_columns_of_a_mirror(tmp_path: Path) -> None:
+    """As C-Eval has a configuration for every subject; and with a data set for each, as AGIEval."""
+    lines = {name: [{"q": f" {name} {i}", "key": "ABCD"[i]} for i in range(3)] for name in "xy"}
+    for name, rows in lines.items():
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+        (tmp_path / name / "val.jsonl").write_text(text)
+        (tmp_path / name / "README.md").write_text(
+            "---\nconfigs:\n- config_name: default\n  data_files: "
+            "[{split: val, path: val.jsonl}]\n---\n"
+        )
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {name}\n  data_files: [{{split: val, path: {name}.jsonl}}]\n"
+            for name in "xy"
+        )
+        + "---\n"
+    )
+    columns = {"question": "q.strip()", "answer": "'ABCD'.index(key)"}
+    wanted = [
+        {"question": f"{name} {i}", "answer": i, "subject": name} for name in "xy" for i in range(3)
+    ]
+    spec, _ = find_task("ceval")
+    assert spec.hub is not None
+    for path in (str(tmp_path), f"{tmp_path}/{{}}"):
+        hub = spec.hub.model_copy(update={"path": path, "parts": ("x", "y"), "columns": columns})
+        data = TaskData(spec.model_copy(update={"hub": hub}), "hub")
+        assert data.rows("test") == wanted
+    hub = hub.model_copy(update={"columns": {"question": "nothing.strip()"}})
+    with pytest.raises(UserError, match="columns: 'nothing' is undefined"):
+        TaskData(spec.model_copy(update={"hub": hub}), "hub").rows("test")
+
+
+def test_where_takes_the_rows_of_a_split(tmp_path: Path) -> None:
+    spec, _ = find_task("mmlu")
+    for where, taken in (("answer in (0, 1)", [0, 1, 0, 1]), ("answer == 3", [3])):
+        split = spec.splits["test"].model_copy(update={"where": where})
+        some = spec.model_copy(update={"splits": spec.splits | {"test": split}})
+        folder = tmp_path / str(len(taken))
+        folder.mkdir()
+        rows = open_data(some, mirror_of(folder)).rows("test")
+        assert [row["answer"] for row in rows] == taken
+    split = split.model_copy(update={"where": "price > 3"})
+    some = spec.model_copy(update={"splits": spec.splits | {"test": split}})
+    with pytest.raises(UserError, match="where `price > 3`: 'price' is undefined"):
+        open_data(some, folder).rows("test")
+
+
 def test_a_failing_hub_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, _ = find_task("mmlu")
     assert spec.hub is not None

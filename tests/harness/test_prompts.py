@@ -32,6 +32,7 @@ def render(name: str, rows: dict[str, list[dict[str, Any]]] | None = None, **sou
 
 # --- MMLU: protocols.md, "MMLU 5-shot" -------------------------------------------------------
 
+FOUR = {"A": "一", "B": "二", "C": "三", "D": "四"}
 HEADER = "The following are multiple choice questions (with answers) about us law.\n\n"
 OPTIONS = "\nA. 3\nB. 4\nC. 5\nD. 6\nAnswer:"
 
@@ -141,6 +142,47 @@ def test_humaneval_lm_eval_stops_where_lm_eval_stops() -> None:
     ).decoding
     assert list(decoding.stop) == theirs["generation_kwargs"]["until"]
     assert decoding.max_tokens == theirs["generation_kwargs"]["max_gen_toks"]
+
+
+# --- chats with exemplars --------------------------------------------------------------------
+
+
+def test_exemplars_of_a_chat_are_turns() -> None:
+    item = render("mmlu@chat-5shot", {"test": TEST, "dev": DEV})
+    turns = [("user", f"Q{i}{OPTIONS}") for i in range(5)]
+    answers = [("assistant", "ABCD"[i % 4]) for i in range(5)]
+    wanted = [turn for pair in zip(turns, answers, strict=True) for turn in pair]
+    wanted.append(("user", "What is 2+2?" + OPTIONS))
+    assert [(m.role, m.content) for m in item.prompt.messages] == wanted
+    assert (item.options, item.gold) == (("3", "4", "5", "6"), 1)
+
+
+def test_the_released_chat_scripts_questions() -> None:
+    (turn,) = render("mmlu@qwen-chat", {"test": TEST}).prompt.messages
+    assert turn.content == (
+        "The following is a multiple-choice question. Please choose the most suitable one among "
+        "A, B, C and D as the answer to this question.\n\n What is 2+2? \nA. 3\nB. 4\nC. 5\nD. 6\n"
+    )
+    row = {"question": "几？", "subject": "law", "answer": "B"} | FOUR
+    (turn,) = render("ceval@qwen-chat", {"test": [row]}).prompt.messages
+    assert turn.content == "几？\n\nA. 一\nB. 二\nC. 三\nD. 四\n"
+
+
+def test_ceval_has_its_two_seams() -> None:
+    """protocols.md: the released script puts neither header nor space, the harness both."""
+    rows = [
+        {"question": f"第{i}题", "subject": "law", "answer": "ABCD"[i % 4]} | FOUR for i in range(6)
+    ]
+    options = "\nA. 一\nB. 二\nC. 三\nD. 四\n答案："
+    qwen = render("ceval@qwen", {"test": rows[5:], "dev": rows[:5]})
+    shots = "".join(f"问题：第{i}题{options}{'ABCD'[i % 4]}\n\n" for i in range(5))
+    assert qwen.prompt.full_text == shots + "问题：第5题" + options
+    assert qwen.options == ("A", "B", "C", "D")
+    strict = render("ceval", {"test": rows[5:], "dev": rows[:5]})
+    header = "以下是中国关于法学的单项选择题，请选出其中的正确答案。\n\n"
+    shots = "".join(f"第{i}题{options} {'ABCD'[i % 4]}\n\n" for i in range(5))
+    assert strict.prompt.full_text == header + shots + "第5题" + options
+    assert strict.options == (" A", " B", " C", " D")
 
 
 # --- what holds for all ----------------------------------------------------------------------
