@@ -18,6 +18,7 @@ from qwen_eval.cli import (
     context,
     convert,
     data,
+    explain,
     gate,
     history,
     models,
@@ -61,6 +62,7 @@ app.command("run")(run.command)
 app.command("rescore")(rescore.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
+app.command("explain")(explain.command)
 app.command("context")(context.command)
 app.command("tasks")(tasks.command)
 app.add_typer(gate.app, name="gate")

@@ -58,6 +58,16 @@ SURFACE = {
         "--json",
     },
     "rescore": {"--data", "--show", "--accept-no-sandbox", "--json", "run"},
+    "explain": {
+        "--recipes",
+        "--data",
+        "--model",
+        "--out",
+        "--accept-no-sandbox",
+        "--json",
+        "run_a",
+        "run_b",
+    },
     "report": {
         "runs",
         "-o",

@@ -26,6 +26,7 @@ CORE_LAYERS = {
             "datasets",
             "prompts",
             "templates",
+            "attribution",
             "metrics",
             "ranks",
         ),
