@@ -86,6 +86,7 @@ class Renderer:
             recipe.scorer,
             self.spec.metric,
             decoding=decoding,
+            folder=self.spec.folder,
         )
 
     def _text(self, row: Row) -> Prompt:

@@ -7,15 +7,17 @@ One-shot tasks and long conversations so share one continuous batch. Knows nothi
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, get_args
 
 from qwen_eval.backends.base import Backend
-from qwen_eval.types import Item, JudgeRequest, Request, Response, Score, Solver
+from qwen_eval.results import MOST
+from qwen_eval.types import Item, JudgeRequest, ModelRequest, Response, Score, Solver, Status
 
 
 class Judge(Protocol):
@@ -101,9 +103,11 @@ class Runner:
         else:
             self._ask(live, request)
 
-    def _ask(self, live: _Live, request: Request) -> None:
-        if not isinstance(request, JudgeRequest):
+    def _ask(self, live: _Live, request: Any) -> None:
+        if isinstance(request, ModelRequest):
             self._asked[self._backend.submit(request)] = live
+        elif not isinstance(request, JudgeRequest):
+            self._fail(live, f"solver: it yields a {type(request).__name__}, which is no request")
         elif self._judge is None or self._pool is None:
             self._fail(live, "this task runs programs and no sandbox is open")
         else:
@@ -136,9 +140,9 @@ class Runner:
         for future in done:
             self._deliver(self._judged.pop(future), future.result())
 
-    def _end(self, live: _Live, score: Score) -> None:
-        if not all(map(math.isfinite, score.values.values())):
-            self._fail(live, "the scorer gave a value that is not a finite number")
+    def _end(self, live: _Live, score: Any) -> None:
+        if fault := _fault(score, live.item.metric):
+            self._fail(live, fault)
             return
         self._finished.append(Finished(live.item, live.responses, score))
 
@@ -149,11 +153,16 @@ class Runner:
         )
 
 
-def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = None) -> Score:
+def replay(
+    solver: Solver,
+    responses: Sequence[Response],
+    judge: Judge | None = None,
+    metric: str | None = None,
+) -> Score:
     """Drive one solver with the replies a run has stored; programs are judged anew.
 
     Ends in an error score, `detail` saying why, where more is asked than is stored, where the
-    judge fails, or where the solver does.
+    judge fails, where the solver does, or where its score lacks the `metric`, if one is named.
     """
     stored = iter([response for response in responses if response.finish_reason != "judged"])
     try:
@@ -170,10 +179,29 @@ def replay(solver: Solver, responses: Sequence[Response], judge: Judge | None = 
             request = solver.send(response)
     except StopIteration as end:
         score: Score = end.value
-        return score
+        fault = _fault(score, metric)
+        return _error_score(fault) if fault else score
     except Exception as error:
         return _error_score(f"solver: {type(error).__name__}: {error}")
 
 
 def _error_score(reason: str | None) -> Score:
     return Score({}, status="error", detail={"error": reason})
+
+
+def _fault(score: Any, metric: str | None) -> str | None:
+    """Why a score could not be kept and read again: a scorer may be the user's own."""
+    if not isinstance(score, Score):
+        return f"the scorer gave a {type(score).__name__}, not a Score"
+    if score.status not in get_args(Status):
+        return f"the scorer gave {score.status!r}, which is no status"
+    if score.status == "scored" and metric is not None and metric not in score.values:
+        return f"the scorer gave no {metric}, which the task is measured in"
+    try:
+        if not all(abs(value) <= MOST for value in score.values.values()):
+            return "the scorer gave a value that is not a finite number"
+        abs(score.detail.get("margin", 0.0))
+        json.dumps([dict(score.detail), (score.answer or "") + ""], allow_nan=False)
+    except (TypeError, ValueError, AttributeError) as error:
+        return f"the scorer gave what cannot be kept: {error}"
+    return None

@@ -7,17 +7,20 @@ exemplars, decoding, scorer), of which a run picks one by `name@recipe`. Knows n
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from qwen_eval import catalogue
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.schema import Closed, parse, read_text
+from qwen_eval.tasks.own import own_file
 from qwen_eval.types import Window
 
-TASKS_DIR = Path(__file__).parent / "tasks"
+TASKS_DIR = catalogue.OURS
 DEFAULT_RECIPE = "strict"
 READ = {"perplexity": "bits_per_byte", "long_perplexity": "nats_per_token"}
 """Solvers that read texts and ask nothing, and what they measure."""
@@ -27,7 +30,7 @@ OF_SOLVER = {
     "needle": (("length", "needle"), ("length", "needle", "filler")),
 }
 """Keys that the recipes of some solvers need, and those they take; the others' have none."""
-Solver = Literal[
+SOLVERS = (
     "choice",
     "contexts",
     "continuation",
@@ -36,7 +39,16 @@ Solver = Literal[
     "perplexity",
     "long_perplexity",
     "needle",
-]
+)
+
+
+def _solver(name: str) -> str:
+    if name not in SOLVERS and not own_file(name):
+        raise ValueError(f"choose one of {', '.join(SOLVERS)}, or FILE.py:FUNCTION")
+    return name
+
+
+Solver = Annotated[str, AfterValidator(_solver)]
 CHOOSING = ("choice", "contexts")
 """Solvers that weigh options against each other."""
 DRAWING = ("generate", "code")
@@ -193,6 +205,8 @@ class Recipe(Closed):
 class TaskSpec(Closed):
     """One benchmark.
 
+    `solver`: one of SOLVERS. It and a recipe's scorer may also be functions of the task's own:
+    `grade.py:grade` of a file in its folder, whose bytes then belong to the digest.
     `haystack`: the split whose rows' `text` a needle is hidden in. `gold`: template of the right
     option's index; `target`: template of the gold answer's text; `reference`: template of a reply
     that solves the sample. `package`: a module of an installed package whose data this is
@@ -287,6 +301,11 @@ class TaskSpec(Closed):
         names = [recipe.scorer for recipe in self.recipes.values()]
         return list(dict.fromkeys([*names, *self.panel]))
 
+    def own_files(self) -> list[str]:
+        """The files of the task's own functions, each once."""
+        names = [*map(self.solver_of, self.recipes), *self.scorers()]
+        return sorted({file for name in names if (file := own_file(name))})
+
 
 def recipe_id(name: str) -> str:
     """`mmlu` or `mmlu@qwen` as a run names it: with its recipe, the default one if none is said."""
@@ -297,23 +316,27 @@ def load_spec(path: Path) -> TaskSpec:
     """Read one task.yaml. Raises UserError naming file, line and key."""
     text = read_text(path)
     given = {"folder": path.parent, "digest": text_hash(text)}
-    return parse(text, path, TaskSpec, given=given)
+    spec = parse(text, path, TaskSpec, given=given)
+    own = [read_text(path.parent / file, f"{path}:") for file in spec.own_files()]
+    return spec.model_copy(update={"digest": text_hash("\0".join([text, *own]))})
 
 
-def task_names() -> list[str]:
-    """The tasks that are there, sorted."""
-    return sorted(path.parent.name for path in TASKS_DIR.glob("*/task.yaml"))
+def task_names(paths: Sequence[Path] = ()) -> list[str]:
+    """The tasks that are there, sorted; `paths`: folders of a user's own tasks."""
+    return list(catalogue.task_files(paths))
 
 
-def find_task(name: str) -> tuple[TaskSpec, str]:
+def find_task(name: str, paths: Sequence[Path] = ()) -> tuple[TaskSpec, str]:
     """`mmlu` or `mmlu@qwen` → the spec and the recipe's id. Raises UserError for unknown names."""
     task, _, recipe = name.partition("@")
-    names = task_names()
-    if task not in names:
-        close = difflib.get_close_matches(task, names, 1)
+    files = catalogue.task_files(paths)
+    if task not in files:
+        close = difflib.get_close_matches(task, files, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(f"--tasks {name}: unknown task; {hint}known: {', '.join(names)}")
-    spec = load_spec(TASKS_DIR / task / "task.yaml")
+        raise UserError(f"--tasks {name}: unknown task; {hint}known: {', '.join(files)}")
+    spec = load_spec(files[task])
+    if spec.name != task:
+        raise UserError(f"{files[task]}: name: {spec.name} is not what its folder is called")
     recipe = recipe or DEFAULT_RECIPE
     if recipe not in spec.recipes:
         known = ", ".join(f"{task}@{r}" for r in spec.recipes)

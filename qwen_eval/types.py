@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Row = Mapping[str, Any]
@@ -227,7 +228,8 @@ class Item:
     the index of the right one. `reference` is a reply that solves it, for mock:oracle. `window`
     says how long texts are read, where the recipe does. `hidden` stands between the prompt's
     prefix and its text, where the recipe hides something. `repeats`: how many replies are drawn.
-    `fault`: why the sample cannot be asked; its runner makes an error of it.
+    `fault`: why the sample cannot be asked; its runner makes an error of it. `folder` is the
+    task's, where a scorer of its own lies.
     """
 
     sample: Sample
@@ -244,3 +246,4 @@ class Item:
     hidden: Hidden | None = None
     repeats: int = 1
     fault: str = ""
+    folder: Path | None = None

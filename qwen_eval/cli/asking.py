@@ -122,9 +122,9 @@ def _ask_missing(
     from qwen_eval.ranks import deal
     from qwen_eval.results import sample_record
     from qwen_eval.runner import Runner
-    from qwen_eval.tasks.solvers import SOLVERS
+    from qwen_eval.tasks.solvers import find_solver
 
-    solver_of = {task.info.recipe: SOLVERS[task.solver] for task in tasks}
+    solver_of = {task.info.recipe: find_solver(task.solver, task.spec.folder) for task in tasks}
     items = [item for task in tasks for item in task.items]
     if rank:
         missing = [i for i in items if (i.recipe, i.sample.id) not in writer.done_before]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qwen_eval.cli.options import TaskPath
 from qwen_eval.cli.setup import say
 from qwen_eval.errors import UserError
 
@@ -16,15 +17,17 @@ app = typer.Typer(help="Check a data mirror, or make one.", no_args_is_help=True
 @app.command("check")
 def check(
     data: Annotated[Path | None, typer.Option(help="A mirror; else what `run` would use.")] = None,
+    task_path: TaskPath = None,
 ) -> None:
     """Read every split of every task; say where its rows come from, how many, and their hash."""
     from qwen_eval.datasets import open_data
     from qwen_eval.taskspec import find_task, task_names
 
     failed = []
-    for name in task_names():
+    paths = task_path or ()
+    for name in task_names(paths):
         try:
-            spec, _ = find_task(name)
+            spec, _ = find_task(name, paths)
             source = open_data(spec, data)
             rows = len(source.rows(spec.eval_split))
             others = "".join(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen_eval.cli.asking import AcceptNoSandbox, ask, open_sandbox
-from qwen_eval.cli.options import command_from
+from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.run import RunOptions, open_backend, run_info
 from qwen_eval.cli.setup import LoadedTask, load_task, say
 from qwen_eval.errors import RefusedError, UserError
@@ -35,6 +35,7 @@ class ExplainOptions:
         str | None, typer.Option(help="Which two, where that is not plain: gsm8k@qwen,gsm8k.")
     ] = None
     data: Annotated[Path | None, typer.Option(help="The mirror that the runs used.")] = None
+    task_path: TaskPath = None
     model: Annotated[str | None, typer.Option(help="The model, if it has moved.")] = None
     out: Annotated[Path, typer.Option(help="Folder for what is asked on the way.")] = Path(
         "runs/explain"
@@ -110,7 +111,7 @@ class _Way:
         from qwen_eval.taskspec import find_task
 
         self.runs, self.names, self.options = runs, names, options
-        self.spec, _ = find_task(names[0])
+        self.spec, _ = find_task(names[0], options.task_path or ())
         self.data = open_data(self.spec, options.data)
         infos = [run.info.tasks[name] for run, name in zip(runs, names, strict=True)]
         for run, info in zip(runs, infos, strict=True):
@@ -264,7 +265,7 @@ def _value(
     from qwen_eval.measures import value_of
     from qwen_eval.results import response_from
     from qwen_eval.runner import replay
-    from qwen_eval.tasks.solvers import SOLVERS
+    from qwen_eval.tasks.solvers import find_solver
     from qwen_eval.types import UNSCORED
 
     record = records[item.sample.id]
@@ -273,7 +274,7 @@ def _value(
     if record.task == task.info.recipe:
         return record.id, value_of(task.info.metric, record)
     replies = [response_from(response) for response in record.responses]
-    score = replay(SOLVERS[task.solver](item), replies, sandbox)
+    score = replay(find_solver(task.solver, task.spec.folder)(item), replies, sandbox)
     return record.id, None if score.status in UNSCORED else value_of(task.info.metric, score)
 
 

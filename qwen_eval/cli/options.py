@@ -5,9 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
 
 Options = TypeVar("Options")
+DataFolder = Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")]
+TaskPath = Annotated[
+    list[Path] | None,
+    typer.Option(envvar="QWEN_EVAL_TASK_PATH", help="A folder of your own tasks: NAME/task.yaml."),
+]
 
 
 def command_from(options: type[Options]) -> Callable[[Callable[[Options], None]], Any]:

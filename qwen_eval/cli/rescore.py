@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen_eval.cli.asking import AcceptNoSandbox, open_sandbox
-from qwen_eval.cli.options import command_from
+from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
 from qwen_eval.errors import UserError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qwen_eval.sandbox.sandbox import Sandbox
     from qwen_eval.types import Score
 
-READING = ("generate", "code", "needle")  # solvers that read what a model wrote
+READING = ("generate", "code", "needle")  # solvers of ours that read what a model wrote
 WORKERS = 2  # programs judged at a time
 
 
@@ -31,6 +31,7 @@ class RescoreOptions:
 
     run: Annotated[Path, typer.Argument(help="A run directory.")]
     data: Annotated[Path | None, typer.Option(help="The mirror that the run used.")] = None
+    task_path: TaskPath = None
     show: Annotated[int, typer.Option(min=0, help="Disagreements to list per task.")] = 5
     accept_no_sandbox: AcceptNoSandbox = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
@@ -40,9 +41,11 @@ class RescoreOptions:
 def command(options: RescoreOptions) -> None:
     """Apply every scorer to the stored replies, offline, and show where they disagree."""
     from qwen_eval.results import read_info, read_samples
+    from qwen_eval.tasks.own import own_file
 
     info = read_info(options.run)
-    names = [name for name, task in info.tasks.items() if task.solver in READING]
+    solvers = {name: task.solver for name, task in info.tasks.items()}
+    names = [name for name, solver in solvers.items() if solver in READING or own_file(solver)]
     if not names:
         raise UserError(f"{options.run}: options or texts were scored there, no reply was read")
     records = read_samples(options.run)
@@ -52,7 +55,7 @@ def command(options: RescoreOptions) -> None:
             f"{options.run}: no stored replies to read"
             + (f", all {failed} samples ended in an error" if failed else "")
         )
-    tasks = load_tasks(",".join(names), options.data, None)
+    tasks = load_tasks(",".join(names), options.data, None, paths=options.task_path or ())
     report = {}
     for task in tasks:
         stored = info.tasks[task.info.recipe]
@@ -98,16 +101,17 @@ def _score_again(
     from qwen_eval.cli.progress import progress
     from qwen_eval.results import response_from
     from qwen_eval.runner import replay
-    from qwen_eval.tasks.solvers import SOLVERS
+    from qwen_eval.tasks.solvers import find_solver
 
     items = {item.sample.id: item for item in task.items}
-    solve = SOLVERS[task.solver]
+    solve = find_solver(task.solver, task.spec.folder)
     scorers = task.spec.scorers()
     scores: dict[str, list[Score]] = {scorer: [] for scorer in scorers}
 
     def score(record: SampleRecord, scorer: str) -> Score:
         solver = solve(replace(items[record.id], scorer=scorer))
-        return replay(solver, [response_from(r) for r in record.responses], sandbox)
+        stored = [response_from(response) for response in record.responses]
+        return replay(solver, stored, sandbox, task.info.metric)
 
     with (
         ThreadPoolExecutor(WORKERS) as pool,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen_eval.cli.asking import AcceptNoSandbox, Measured, ask, open_sandbox
-from qwen_eval.cli.options import command_from
+from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.setup import (
     DEVICES,
     DTYPES,
@@ -42,6 +42,7 @@ class RunOptions:
     tasks: Annotated[str, typer.Option(help="Tasks or suites, comma-separated: tiny,mmlu@qwen.")]
     model: Annotated[str, typer.Option(help="What to judge; see `qwen-eval models`.")] = "tiny"
     data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
+    task_path: TaskPath = None
     out: Annotated[
         Path | None, typer.Option(help="Run directory; naming the same one resumes it.")
     ] = None
@@ -83,7 +84,8 @@ def command(options: RunOptions) -> None:
     """Ask a model the tasks and print scores with intervals; the same command resumes."""
     check_choice("--dtype", options.dtype, DTYPES)
     check_choice("--device", options.device, DEVICES)
-    tasks = load_tasks(options.tasks, options.data, options.limit, options.seed)
+    paths = options.task_path or ()
+    tasks = load_tasks(options.tasks, options.data, options.limit, options.seed, paths)
     name_samples(tasks)
     if options.plan:
         print_plan(tasks, options)

@@ -113,11 +113,15 @@ def parse_limits(text: str | None, recipes: Sequence[str]) -> dict[str, int]:
 
 
 def load_tasks(
-    names: str, mirror: Path | None, limit: str | None, seed: int = 0
+    names: str,
+    mirror: Path | None,
+    limit: str | None,
+    seed: int = 0,
+    paths: Sequence[Path] = (),
 ) -> list[LoadedTask]:
     """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one. `seed`: of
-    the recipes that draw replies. Of a suite, tasks whose data are not there are left out, and a
-    line says so.
+    the recipes that draw replies. `paths`: folders of a user's own tasks. Of a suite, tasks whose
+    data are not there are left out, and a line says so.
 
     Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -127,7 +131,7 @@ def load_tasks(
     from qwen_eval.suites import expand
     from qwen_eval.taskspec import find_task, recipe_id
 
-    found = [find_task(name) for name in expand(wanted)]
+    found = [find_task(name, paths) for name in expand(wanted, paths)]
     recipes = [f"{spec.name}@{recipe}" for spec, recipe in found]
     if len(set(recipes)) < len(found):
         raise UserError(f"--tasks {names}: a task is named twice")
@@ -151,14 +155,37 @@ def load_tasks(
     return tasks
 
 
+def find_functions(spec: TaskSpec) -> None:
+    """Look up every solver and scorer that a task names; code of its own is loaded here. Raises
+    UserError for what is not there."""
+    from qwen_eval.tasks.own import own_file
+    from qwen_eval.tasks.scorers import find_cut, find_measure, find_reader
+    from qwen_eval.tasks.solvers import find_solver
+
+    finders = {"choice": find_measure, "contexts": find_measure, "code": find_cut}
+    finders |= dict.fromkeys(("generate", "needle"), find_reader)
+    named = [(spec.solver_of(name), recipe.scorer) for name, recipe in spec.recipes.items()]
+    named += [(spec.solver, scorer) for scorer in spec.panel]
+    try:
+        for solver, scorer in named:
+            find_solver(solver, spec.folder)
+            if solver in finders:
+                finders[solver](scorer, spec.folder)
+            elif own_file(scorer):
+                find_reader(scorer, spec.folder)
+    except UserError as error:
+        raise UserError(f"{spec.folder / 'task.yaml'}: {error}") from error
+
+
 def load_task(data: TaskData, recipe: str, limit: int | None = None, seed: int = 0) -> LoadedTask:
     """A task's rows, or the `limit` that take() draws, rendered under one of its recipes. Raises
-    UserError where not one of them can be asked."""
+    UserError where not one of them can be asked, and for a scorer or solver that is not there."""
     from qwen_eval.datasets import take
     from qwen_eval.prompts import Renderer, prompts_digest
     from qwen_eval.results import TaskInfo
 
     spec = data.spec
+    find_functions(spec)
     samples = data.samples()
     chosen = take(samples, limit)
     renderer = Renderer(data, recipe, seed)

@@ -4,11 +4,14 @@ Each is a pure function under a name that task.yaml may use. Recipes of the rele
 and of lm-evaluation-harness keep those projects' readings, flaws included, under their names.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from qwen_eval.errors import UserError
 from qwen_eval.types import Item, Score
 
+from ..own import own_file, own_function
 from . import answers, letters, numbers, options, programs, retrieval, verdicts
 
 Scorer = Callable[[str, str, str], Score]
@@ -57,26 +60,49 @@ CUTS: dict[str, Cut] = {
 def find_scorer(name: str) -> Scorer:
     """The scorer of a name. Raises UserError for an unknown one."""
     if name not in SCORERS:
-        raise UserError(f"scorer {name}: unknown; known: {', '.join(SCORERS)}")
+        raise UserError(f"scorer {name}: unknown; known: {_known({**SCORERS, **ITEM_SCORERS})}")
     return SCORERS[name]
+
+
+def find_reader(name: str, folder: Path | None = None) -> ItemScorer:
+    """What reads a reply to an item: a scorer of a name, or the function of a file in the task's
+    folder, which may be of either kind. Raises UserError for an unknown one."""
+    if name in ITEM_SCORERS:
+        return ITEM_SCORERS[name]
+    if folder is None or not own_file(name):
+        scorer = find_scorer(name)
+    else:
+        function = own_function(name, folder, ("reply", "item"), ("reply", "target", "metric"))
+        if len(inspect.signature(function).parameters) == 2:
+            return function
+        scorer = function
+    return lambda reply, item: scorer(reply, item.target, item.metric)
 
 
 def read(reply: str, item: Item) -> Score:
     """What the item's scorer makes of a reply. Raises UserError for an unknown one."""
-    if item.scorer in ITEM_SCORERS:
-        return ITEM_SCORERS[item.scorer](reply, item)
-    return find_scorer(item.scorer)(reply, item.target, item.metric)
+    return find_reader(item.scorer, item.folder)(reply, item)
 
 
-def find_measure(name: str) -> OptionMeasure:
-    """The measure of a name. Raises UserError for an unknown one."""
+def find_measure(name: str, folder: Path | None = None) -> OptionMeasure:
+    """The measure of a name, or the function of a file in the task's folder. Raises UserError for
+    an unknown one."""
+    if folder is not None and own_file(name):
+        return own_function(name, folder, ("options", "tokens"))
     if name not in MEASURES:
-        raise UserError(f"scorer {name}: unknown for options; known: {', '.join(MEASURES)}")
+        raise UserError(f"scorer {name}: unknown for options; known: {_known(MEASURES)}")
     return MEASURES[name]
 
 
-def find_cut(name: str) -> Cut:
-    """The cut of a name. Raises UserError for an unknown one."""
+def find_cut(name: str, folder: Path | None = None) -> Cut:
+    """The cut of a name, or the function of a file in the task's folder. Raises UserError for an
+    unknown one."""
+    if folder is not None and own_file(name):
+        return own_function(name, folder, ("prompt", "completion"))
     if name not in CUTS:
-        raise UserError(f"scorer {name}: unknown for programs; known: {', '.join(CUTS)}")
+        raise UserError(f"scorer {name}: unknown for programs; known: {_known(CUTS)}")
     return CUTS[name]
+
+
+def _known(names: Iterable[str]) -> str:
+    return f"{', '.join(names)}; FILE.py:FUNCTION is one of the task's own"

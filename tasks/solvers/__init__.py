@@ -1,9 +1,13 @@
 """How a sample is asked: one generator per way, named in a task.yaml's `solver`."""
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
+from qwen_eval.errors import UserError
 from qwen_eval.types import Item, Solver
 
+from ..own import own_file, own_function
 from .choice import choice
 from .code import code
 from .contexts import contexts
@@ -23,3 +27,13 @@ SOLVERS: dict[str, Callable[[Item], Solver]] = {
     "needle": needle,
     "perplexity": perplexity,
 }
+
+
+def find_solver(name: str, folder: Path) -> Callable[[Item], Solver]:
+    """The solver of a name, or the generator of a file in the task's folder. Raises UserError."""
+    if not own_file(name):
+        return SOLVERS[name]
+    found = own_function(name, folder, ("item",))
+    if not inspect.isgeneratorfunction(found):
+        raise UserError(f"{folder / name}: is no generator; it yields requests, returns a Score")
+    return found

@@ -24,7 +24,7 @@ def chosen(
     log-probabilities are divided, it is counted over the shorter of the two texts.
     """
     assert item.gold is not None
-    sizes = find_measure(item.scorer)(texts, counts)
+    sizes = find_measure(item.scorer, item.folder)(texts, counts)
     weighed = [logprob / size for logprob, size in zip(logprobs, sizes, strict=True)]
     first, second, *_ = sorted(range(len(weighed)), key=lambda i: -weighed[i])
     margin = (weighed[first] - weighed[second]) * min(sizes[first], sizes[second])

@@ -7,7 +7,7 @@ from ..scorers import find_cut
 
 def code(item: Item) -> Solver:
     """The recipe's cut decides where the program ends; an empty program is no answer."""
-    cut, row = find_cut(item.scorer), item.sample.row
+    cut, row = find_cut(item.scorer, item.folder), item.sample.row
     reply = yield GenerateRequest(item.prompt, item.decoding, reference=item.reference)
     body = cut(row["prompt"], reply.text)
     if not body.strip():

@@ -17,7 +17,7 @@ ROWS = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlin
 
 
 def answer(row: dict[str, Any]) -> str:
-    return row["answer"].split("####")[1].strip().replace(",", "")
+    return str(row["answer"]).split("####")[1].strip().replace(",", "")
 
 
 def script(folder: Path, asked: list[tuple[str, str]]) -> str:
@@ -33,7 +33,7 @@ def run(tasks: str, model: str, out: Path, *more: str) -> Path:
     return out
 
 
-def explained(*arguments: object) -> dict[str, Any]:
+def explained(*arguments: object) -> Any:
     done = qwen_eval("explain", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout.splitlines()[-1])["explained"]

@@ -21,6 +21,7 @@ CORE_LAYERS = {
             "compare",
             "noise",
             "rules",
+            "catalogue",
             "taskspec",
             "suites",
             "datasets",
