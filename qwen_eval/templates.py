@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from jinja2 import StrictUndefined, Undefined
+from jinja2 import StrictUndefined, Undefined, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from qwen_eval.types import Row
@@ -28,6 +28,12 @@ def _template(source: str) -> Callable[..., str]:
 def fill(source: str, row: Row) -> str:
     """The template's text for a row. Raises jinja2.TemplateError, or what its expressions raise."""
     return _template(source)(**row) if "{" in source else source
+
+
+@cache
+def columns(source: str) -> frozenset[str]:
+    """The columns that a template names."""
+    return frozenset(meta.find_undeclared_variables(_environment.parse(source)))
 
 
 @cache

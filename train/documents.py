@@ -91,8 +91,9 @@ def read_raw(path: Path, name: str, format: Format, watch: Watch | None = None) 
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def text_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those of known kinds in the folders named, each once.
+def text_files(paths: Sequence[Path], flag: str = "--text") -> list[Path]:
+    """The files named, and those of known kinds in the folders named, each once. `flag`: what they
+    are named by.
 
     Raises UserError for what is missing, of another kind, or holds no such file.
     """
@@ -104,11 +105,11 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
             inside = sorted(p for p in path.rglob("*") if p.is_file())
             inside = [p for p in inside if p.name.endswith(PLAIN_ENDINGS)]
             if not inside:
-                raise UserError(f"--text {path}: no {known} in this folder")
+                raise UserError(f"{flag} {path}: no {known} in this folder")
         elif not path.is_file():
-            raise UserError(f"--text {path}: no such file or folder")
+            raise UserError(f"{flag} {path}: no such file or folder")
         elif not path.name.endswith(PLAIN_ENDINGS):
-            raise UserError(f"--text {path}: of no known kind; give {known}")
+            raise UserError(f"{flag} {path}: of no known kind; give {known}")
         found |= dict.fromkeys(inside)
     return list(found)
 

@@ -1,4 +1,5 @@
-"""`qwen-eval data`: what a mirror holds, and making one where there is a network."""
+"""`qwen-eval data`: what a mirror holds, making one where there is a network, and whether its test
+sets are known already: to a corpus, or to a model."""
 
 from __future__ import annotations
 
@@ -7,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from qwen_eval.cli import contamination, probe
 from qwen_eval.cli.options import TaskPath
 from qwen_eval.cli.setup import say
 from qwen_eval.errors import UserError
 
-app = typer.Typer(help="Check a data mirror, or make one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a data mirror, make one, find test sets in corpora.", no_args_is_help=True
+)
+app.command("contamination")(contamination.command)
+app.command("probe")(probe.command)
 
 
 @app.command("check")
