@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILES = ("run.json", "prompts.json", "samples.jsonl", "metrics.json")
-_TOLD = ("data_source", "shots", "protocol")
+_TOLD = ("data_source", "shots", "protocol", "chat", "max_prompt_tokens", "decoding", "macro")
 _MEASURED = ("samples", "tokens", "seconds", "peak_memory")
 MOST = 1e60  # the largest score: with a larger one there is no arithmetic
 
@@ -62,7 +62,8 @@ def _adapter(kind: Any) -> Any:
 class TaskInfo:
     """One task of a run. `data_kind` is mirror, package, hub, sample, own or given; `data_digest`
     hashes all rows of the split, `prompts_digest` all that was asked of the selected ones.
-    `protocol`, the recipe's source, and `shots` are told, not compared."""
+    What begins with `shots` is told of the recipe, not compared: `protocol` is its source; `macro`,
+    that the score others quote is the mean over groups."""
 
     __pydantic_config__: ClassVar = CLOSED
 
@@ -81,6 +82,10 @@ class TaskInfo:
     selected: int
     shots: int | None = None
     protocol: str = ""
+    chat: bool = False
+    max_prompt_tokens: int | None = None
+    decoding: str = "greedy"
+    macro: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,18 @@ from the paper's. `say` translates a sentence and fills its places.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 from qwen_eval.paper import Figure
+from qwen_eval.protocol import (
+    SENTENCES,
+    UNPUBLISHED,
+    Difference,
+    beside,
+    differences,
+    metric_difference,
+)
 
-from .figures import unit_of
 from .plain import one_line
 from .view import Report, RunView, Score
 
@@ -50,51 +56,46 @@ def _caveats_of(run: RunView, say: Say) -> Iterator[str]:
 
 
 def near_figures(report: Report, task: str) -> list[Figure]:
-    """Of the published figures those of Qwen's own models that measure what the task does, as a
-    whole, at this run's number of shots where the paper has it."""
-    infos = [run.scores[task].info for run in report.runs if task in run.scores]
-    units = {unit_of(info.metric) for info in infos}
-    metrics = {info.metric for info in infos} | {"perplexity"}
-    # Several columns of a table: of single lengths, or of win, tie and loss.
-    columns = Counter((figure.table, figure.model, figure.shots) for figure in report.anchors[task])
-    own = [
+    """The published figures that stand beside a task's score in any of the runs, each once."""
+    found = [
         figure
-        for figure in report.anchors[task]
-        if figure.model.startswith("Qwen")
-        and figure.unit in units
-        and figure.metric in metrics
-        and columns[figure.table, figure.model, figure.shots] == 1
+        for run in report.runs
+        if task in run.scores
+        for figure in beside(run.scores[task].info, run.model, run.scores[task].info.metric)
     ]
-    own = [figure for figure in own if figure.shots is not None] or own
-    shots = {info.shots for info in infos}
-    fitting = [figure for figure in own if figure.shots in shots] or own
-    # Two tables may hold one figure.
-    return list({(figure.model, figure.value): figure for figure in fitting}.values())
+    return list({(figure.model, figure.value): figure for figure in found}.values())
 
 
 def protocol_differences(report: Report, task: str, say: Say) -> list[str]:
-    """Why a score here is not the paper's figure of the same name."""
-    published = {figure.shots for figure in report.anchors[task] if figure.shots is not None}
-    scores = [run.scores[task] for run in report.runs if task in run.scores]
-    found = (line for score in scores for line in _differences_of(score, published, say))
-    return list(dict.fromkeys(found))
+    """Why a score here is not the paper's figure of the same name, and what of the paper's side is
+    not known."""
+    runs = [run for run in report.runs if task in run.scores]
+    found = [one for run in runs for one in _differences_of(run.scores[task], run)]
+    infos = [run.scores[task].info for run in runs]
+    lines = [
+        say("asked as: %(source)s", source=one_line(info.protocol))
+        for info in infos
+        if info.protocol
+    ]
+    lines += [
+        say(SENTENCES[one.aspect], ours=one_line(one.ours, 40), paper=one.paper)
+        for one in found
+        if one.paper is not None
+    ]
+    unknown = dict.fromkeys(say(UNPUBLISHED[d.aspect]) for d in found if d.paper is None)
+    if unknown:
+        lines.append(say("not published: %(what)s", what=", ".join(unknown)))
+    return list(dict.fromkeys(lines))
 
 
-def _differences_of(score: Score, published: set[int], say: Say) -> Iterator[str]:
-    info, (n, of_all) = score.info, _taken(score)
-    recipe = info.recipe.partition("@")[2]
-    if info.shots is not None and published and info.shots not in published:
-        theirs = "/".join(map(str, sorted(published)))
-        yield say("%(ours)s-shot here, %(theirs)s-shot there", ours=info.shots, theirs=theirs)
-    if recipe != "qwen":
-        yield say("recipe @%(recipe)s, not the released script's (@qwen)",
-                  recipe=one_line(recipe, 40))  # fmt: skip
-    if info.protocol:
-        yield say("asked as: %(source)s", source=one_line(info.protocol))
-    if info.data_kind == "sample":
-        yield say("not the benchmark's questions")
-    elif n != of_all:
-        yield say("%(n)s of %(all)s samples", n=n, all=of_all)
+def _differences_of(score: Score, run: RunView) -> Iterator[Difference]:
+    if other := metric_difference(score.info):
+        yield other
+    for figure in beside(score.info, run.model, score.info.metric):
+        truncated = score.counts["prompts_truncated"]
+        for difference in differences(score.info, figure, run.model, truncated):
+            if difference.aspect != "note":  # it stands beside the figure
+                yield difference
 
 
 def _taken(score: Score) -> tuple[str, str]:

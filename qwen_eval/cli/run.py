@@ -213,8 +213,10 @@ def _print(info: RunInfo, rows: Measured, out: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from qwen_eval.cli.paper import beside_paper, print_beside
     from qwen_eval.cli.table import footnotes, results_table
 
+    published = beside_paper(info, [row for _, row in rows])
     console = Console(stderr=as_json)
     console.print(f"[bold]{escape(info.model['name'])}[/] {info.model['dtype']}")
     if note := info.model.get("detail", {}).get("note"):
@@ -224,6 +226,7 @@ def _print(info: RunInfo, rows: Measured, out: Path, as_json: bool) -> None:
     console.print()
     for line in footnotes(rows):
         console.print(line, style="yellow", markup=False)
+    print_beside(console, published)
     if info.isolation != "no programs were run":
         console.print(f"isolation: {info.isolation}", style="dim", markup=False)
     console.print(f"run directory: {out}", style="dim", soft_wrap=True, markup=False)
@@ -232,6 +235,7 @@ def _print(info: RunInfo, rows: Measured, out: Path, as_json: bool) -> None:
             row.recipe: row.to_json()
             | {"data": task.info.data_kind, "data_digest": task.info.data_digest}
             | {"prompts_digest": task.info.prompts_digest}
-            for task, row in rows
+            | {"paper": beside.to_json()}
+            for (task, row), beside in zip(rows, published, strict=True)
         }
         print(json.dumps({"run": str(out), "model": info.model, "tasks": tasks}))

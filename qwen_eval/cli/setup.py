@@ -208,8 +208,21 @@ def load_task(data: TaskData, recipe: str, limit: int | None = None, seed: int =
         selected=len(items),
         shots=renderer.recipe.shots.count if renderer.recipe.shots else 0,
         protocol=renderer.recipe.source,
+        chat=renderer.recipe.chat,
+        max_prompt_tokens=renderer.recipe.max_prompt_tokens,
+        decoding=_decoding(renderer.recipe),
+        macro=renderer.recipe.macro,
     )
     return LoadedTask(spec, info, items)
+
+
+def _decoding(recipe: Recipe) -> str:
+    if not recipe.temperature:
+        return "greedy"
+    parts = [f"temperature {recipe.temperature:g}"]
+    parts += [f"top-p {recipe.top_p:g}"] if recipe.top_p < 1 else []
+    parts += [f"{recipe.repeats} replies"] if recipe.repeats > 1 else []
+    return ", ".join(parts)
 
 
 def name_samples(tasks: Sequence[LoadedTask]) -> None:

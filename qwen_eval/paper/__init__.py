@@ -7,6 +7,7 @@ say whether a figure of ours may be held against one of these.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,14 +26,25 @@ class Column(Closed):
     """What a column measures, in this project's words.
 
     `task`: the name without a recipe; None where no task of ours asks it. `category`: one of the
-    task's categories; None for the whole. `shots`: exemplars before the question; None where the
-    table does not say. `metric`: of human judgements, `win`, `tie` or `loss`.
+    task's categories; None for the whole. `metric`: of human judgements, `win`, `tie` or `loss`.
+
+    The protocol, None where it was not published: `shots`, exemplars before the question; `chat`,
+    whether it was asked as a conversation; `decoding`; `recipe`, the released script or the harness
+    that asked; `scorer`, by the name of ours that reads as it did, or in words; `context`, the
+    tokens that longer prompts were cut to; `macro`, whether it is the mean over groups instead of
+    that over questions.
     """
 
     task: str | None = None
     category: str | None = None
-    shots: int | None = None
     metric: str
+    shots: int | None = None
+    chat: bool | None = None
+    decoding: str | None = None
+    recipe: str | None = None
+    scorer: str | None = None
+    context: int | None = None
+    macro: bool | None = None
     note: str = ""
 
 
@@ -65,21 +77,29 @@ class Table(Closed):
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure; the fields are those of its table and column."""
+    """One published figure; the fields are those of its table and column. A base model is asked no
+    conversation, so that `chat` is known of it."""
 
     table: str
     model: str
     kind: Kind
     value: float
     unit: Unit
-    shots: int | None
     column: str
     metric: str
+    shots: int | None
+    chat: bool | None
+    decoding: str | None
+    recipe: str | None
+    scorer: str | None
+    context: int | None
+    macro: bool | None
     note: str
 
 
 def tables() -> list[Table]:
-    """Every table, by name. They are shared: do not change what is in them."""
+    """Every table: the paper's by their numbers, then the others by name. They are shared: do not
+    change what is in them."""
     return list(_read())
 
 
@@ -87,17 +107,7 @@ def published(task: str, category: str | None = None) -> list[Figure]:
     """What was published for a task (`mmlu`, without a recipe) as a whole, or for one of its
     categories; nothing where nothing was."""
     return [
-        Figure(
-            table=table.table,
-            model=model,
-            kind=table.kinds.get(model, table.kind),
-            value=cells[name],
-            unit=table.unit,
-            shots=column.shots,
-            column=name,
-            metric=column.metric,
-            note=column.note,
-        )
+        _figure(table, model, name)
         for table in tables()
         for model, cells in table.rows.items()
         for name, column in table.columns.items()
@@ -105,9 +115,28 @@ def published(task: str, category: str | None = None) -> list[Figure]:
     ]
 
 
+def _figure(table: Table, model: str, name: str) -> Figure:
+    column, kind = table.columns[name], table.kinds.get(model, table.kind)
+    return Figure(
+        table=table.table,
+        model=model,
+        kind=kind,
+        value=table.rows[model][name],
+        unit=table.unit,
+        column=name,
+        chat=False if kind == "base" else column.chat,
+        **column.model_dump(exclude={"task", "category", "chat"}),
+    )
+
+
 @cache
 def _read() -> tuple[Table, ...]:
-    paths = sorted(Path(__file__).parent.glob("*.yaml"))
+    paths = sorted(Path(__file__).parent.glob("*.yaml"), key=lambda path: _place(path.stem))
     return tuple(
         Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in paths
     )
+
+
+def _place(name: str) -> tuple[int, str]:
+    number = name.removeprefix("table")
+    return (int(number) if number.isdecimal() else sys.maxsize, name)

@@ -31,6 +31,7 @@ CORE_LAYERS = {
             "wording",
             "metrics",
             "ranks",
+            "protocol",
         ),
         1,
     ),
@@ -50,7 +51,7 @@ ALLOWED = {
     "sandbox": set(),
     "reports": {
         *("results", "compare", "metrics", "paper", "history", "trends"),
-        *("crossover", "context_table"),
+        *("crossover", "context_table", "protocol"),
     },
     "human_eval_ui": {"results", "run_writer", "metrics", "compare", "paper"},
 }

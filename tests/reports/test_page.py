@@ -149,8 +149,8 @@ def test_a_published_figure_stands_beside_its_own_protocol() -> None:
     assert {figure.shots for figure in near_figures(five, "mmlu@strict")} == {5}
     said = section(written([of_mmlu(shots=5)]), "scores")
     assert "5-shot here" not in said
-    assert "recipe @strict, not the released script's (@qwen)" in said
-    assert "3-shot here, 0/5-shot there" in section(written([of_mmlu(shots=3)]), "scores")
+    assert "recipe of qwen-eval here, of the task's released script there" in said
+    assert "3-shot here, 5-shot there" in section(written([of_mmlu(shots=3)]), "scores")
 
 
 def test_an_invalid_score_does_not_stretch_the_axis() -> None:

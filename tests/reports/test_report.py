@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from qwen_eval.protocol import SENTENCES, UNPUBLISHED
 from qwen_eval.reports import render
 from qwen_eval.reports.outcome import OUTCOMES
 from qwen_eval.reports.plain import visible
@@ -295,6 +296,7 @@ def sentences() -> set[str]:
     """Every English text that the page may say."""
     found: set[str] = set(OUTCOMES) | set(render._BROWSER_WORDS.values())
     found |= {"exact McNemar", "clustered", "bootstrap", "Table", "Figure", "same", "points"}
+    found |= set(SENTENCES.values()) | set(UNPUBLISHED.values())
     for unit in ("perplexity", "bits per byte", "nats per token"):
         found |= {unit, f"{unit}, less is better"}
     for path in render.TEMPLATES.glob("*.html"):
