@@ -231,19 +231,22 @@ def lm_eval_exemplars(name: str, count: int) -> list[Row]:
 
 
 def write_mirror(data: TaskData, folder: Path) -> list[Path]:
-    """Write every split of a task as compressed JSON lines in the mirror's layout."""
+    """Write every split of a task as compressed JSON lines in the mirror's layout; splits that
+    share a file there are told apart by their `where`."""
     import gzip
 
-    written = []
+    files: dict[Path, list[dict[str, Any]]] = {}
     for name, split in data.spec.splits.items():
         assert split.mirror is not None
-        path = folder / split.mirror
+        rows = files.setdefault(folder / split.mirror, [])
+        there = {canonical_json(row) for row in rows}
+        rows += [row for row in data.rows(name) if canonical_json(row) not in there]
+    for path, rows in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
         # mtime 0 keeps the file's hash the same from pull to pull.
         with gzip.GzipFile(temporary, "wb", mtime=0) as file:
-            for row in data.rows(name):
+            for row in rows:
                 file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
         temporary.replace(path)
-        written.append(path)
-    return written
+    return list(files)

@@ -20,6 +20,10 @@ class MissingDataError(UserError):
     """The rows of a task are nowhere to be had: a suite can go on without it (exit 2)."""
 
 
+class MissingToolError(UserError):
+    """Nothing here runs what a task asks for: a suite can go on without it (exit 2)."""
+
+
 class RefusedError(QwenEvalError):
     """The request is understood and refused: not comparable, or not safe here (exit 3)."""
 

@@ -89,13 +89,14 @@ def estimate_of(metric: str, records: Sequence[Scored]) -> Estimate | None:
 
 
 def counts_of(records: Sequence[SampleRecord]) -> dict[str, int]:
-    """All samples, and those that ended in each way that LIMITS and gates bound."""
+    """All samples, and those that ended in each way that LIMITS and gates bound. One of which
+    several replies were drawn counts by their share, and the sum is rounded up."""
     return {
         "samples": len(records),
         "errors": sum(record.status == "error" for record in records),
-        "no_answer": sum(record.status == "no_answer" for record in records),
+        "no_answer": math.ceil(sum(record.unread for record in records)),
         "prompts_truncated": sum(record.prompt_truncated for record in records),
-        "outputs_truncated": sum(record.output_truncated for record in records),
+        "outputs_truncated": math.ceil(sum(record.cut for record in records)),
         "excluded": sum(record.status == "excluded" for record in records),
     }
 

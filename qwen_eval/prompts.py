@@ -18,8 +18,8 @@ from qwen_eval.datasets import TaskData, lm_eval_exemplars
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash
 from qwen_eval.taskspec import Recipe
-from qwen_eval.templates import fill
-from qwen_eval.types import Decoding, Hidden, Item, Message, Prompt, Row, Sample
+from qwen_eval.templates import evaluate, fill
+from qwen_eval.types import Decoding, Hidden, Item, JudgeRequest, Message, Prompt, Row, Sample
 
 LETTERS = 8  # of a text, to be had for each token of a prompt
 
@@ -63,10 +63,27 @@ class Renderer:
             target=fill(self.spec.target, row),
             options=options,
             gold=gold,
-            reference=fill(self.spec.reference, row),
+            reference=fill(
+                self.spec.reference if recipe.reference is None else recipe.reference, row
+            ),
             window=recipe.window,
             hidden=self._hidden(row),
             repeats=recipe.repeats,
+            also=self.spec.also,
+            program=self._program(row) if self.spec.program is not None else None,
+        )
+
+    def _program(self, row: Row) -> JudgeRequest:
+        program = self.spec.program
+        assert program is not None
+        head = fill(program.head, row)
+        return JudgeRequest(
+            head,
+            fill(program.tests, row),
+            fill(program.entry_point, row),
+            head,
+            program.timeout,
+            alone=program.alone is not None and bool(evaluate(program.alone, row)),
         )
 
     def _empty(self, sample: Sample) -> Item:

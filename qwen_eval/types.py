@@ -227,7 +227,9 @@ class Item:
     `target` is the gold answer as text. For a choice `options` holds the continuations and `gold`
     the index of the right one. `reference` is a reply that solves it, for mock:oracle. `window`
     says how long texts are read, where the recipe does. `hidden` stands between the prompt's
-    prefix and its text, where the recipe hides something. `repeats`: how many replies are drawn.
+    prefix and its text, where the recipe hides something. `repeats`: how many replies are drawn,
+    and `also` what is measured of them together (`pass@10`, `maj@8`), besides the metric.
+    `program`: how a reply's program is judged; its `candidate` is what the program begins with.
     `fault`: why the sample cannot be asked; its runner makes an error of it. `folder` is the
     task's, where a scorer of its own lies.
     """
@@ -245,5 +247,7 @@ class Item:
     window: Window | None = None
     hidden: Hidden | None = None
     repeats: int = 1
+    also: tuple[str, ...] = ()
+    program: JudgeRequest | None = None
     fault: str = ""
     folder: Path | None = None

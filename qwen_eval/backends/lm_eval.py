@@ -122,6 +122,8 @@ class LmEvalBackend(QueuedBackend):
 
     def _generate(self, requests: list[GenerateRequest]) -> list[Response]:
         decoding = requests[0].decoding
+        if decoding.temperature > 0 and len(requests) > 1:  # a seed speaks for one request
+            return [self._generate([request])[0] for request in requests]
         settings: dict[str, Any] = {
             "until": list(decoding.stop),
             "max_gen_toks": decoding.max_tokens,
@@ -129,7 +131,8 @@ class LmEvalBackend(QueuedBackend):
             "temperature": decoding.temperature,
         }
         if decoding.temperature > 0:
-            settings |= {"top_p": decoding.top_p, "top_k": decoding.top_k, "seed": decoding.seed}
+            settings |= {"top_p": decoding.top_p, "top_k": decoding.top_k}
+            settings |= self._seeded(decoding.seed)
         if decoding.repetition_penalty != 1.0:
             settings["repetition_penalty"] = decoding.repetition_penalty
         contexts = [self._context(request.prompt) for request in requests]
@@ -152,6 +155,18 @@ class LmEvalBackend(QueuedBackend):
                 )
             )
         return answers
+
+    def _seeded(self, seed: int) -> dict[str, int]:
+        """How its model is told the seed of a draw: a setting, but for transformers, which takes
+        none and draws from torch's own generator."""
+        from lm_eval.models.huggingface import HFLM
+
+        if not isinstance(self._lm, HFLM):
+            return {"seed": seed}
+        import torch
+
+        torch.manual_seed(seed)
+        return {}
 
     def _context(self, prompt: Prompt) -> Any:
         """A text; for a conversation what its model makes of one, which its APIs send as it is."""

@@ -1,9 +1,10 @@
 """Models that are no models: always right, seeded chance, or a script. For tests and dry runs.
 
 `mock:oracle` answers with the reference that solvers attach; `mock:random` guesses, the same way
-for the same seed and prompt; `mock:FILE` follows rules, JSON lines such as
-{"contains": "2 + 2", "text": "4"} or {"contains": "capital", "choice": 1}. The first rule whose
-`contains` stands in the prompt answers; a list of texts is used up one by one, the last one stays.
+for the same seed and prompt, and where replies are drawn for the same draw; `mock:FILE` follows
+rules, JSON lines such as {"contains": "2 + 2", "text": "4"} or {"contains": "Rome", "choice": 1}.
+The first rule whose `contains` stands in the prompt answers; a list of texts is used up one by one,
+the last one stays.
 Their tokens are bytes. A text to be read costs the oracle no bits and the guesser 8 a byte, as 256
 bytes are all as likely to it; a script says {"contains": "Once", "bits": 1.5}, of every byte.
 {"error": "timeout"} fails the request, and so does a rule that has no answer of the kind asked for.
@@ -140,7 +141,10 @@ class MockBackend:
         if self._mode == "oracle":
             text = request.reference or ""
         elif self._mode == "random":
-            text = f" The answer is {self._rng(request.prompt.full_text).randrange(100)}."
+            asked, decoding = request.prompt.full_text, request.decoding
+            if decoding.temperature:
+                asked += f"\0{decoding.seed}"
+            text = f" The answer is {self._rng(asked).randrange(100)}."
         else:
             rule = self._rule(request.prompt.full_text)
             if "text" not in rule:

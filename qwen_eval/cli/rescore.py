@@ -66,7 +66,7 @@ def command(options: RescoreOptions) -> None:
             )
         own = [record for record in records if record.task == task.info.recipe]
         unfinished = not (options.run / "DONE").exists()
-        _print_stored(stored, own, unfinished)
+        _print_stored(stored, own, unfinished, task.recipe.repeats)
         asked = {item.sample.id for item in task.items}
         replies = [r for r in own if r.status != "error" and r.id in asked]
         sandbox = open_sandbox([task], options.accept_no_sandbox)
@@ -84,9 +84,12 @@ def command(options: RescoreOptions) -> None:
         print(json.dumps({"run": str(options.run), "tasks": report}))
 
 
-def _print_stored(info: TaskInfo, records: list[SampleRecord], unfinished: bool) -> None:
+def _print_stored(
+    info: TaskInfo, records: list[SampleRecord], unfinished: bool, repeats: int
+) -> None:
     failed = sum(record.status == "error" for record in records)
     line = f"{info.recipe}: {len(records) - failed} stored replies"
+    line = line.replace("replies", f"samples of {repeats} replies") if repeats > 1 else line
     if failed:
         line += f"; {failed} samples left out, they ended in an error"
     if unfinished:
@@ -105,7 +108,7 @@ def _score_again(
 
     items = {item.sample.id: item for item in task.items}
     solve = find_solver(task.solver, task.spec.folder)
-    scorers = task.spec.scorers()
+    scorers = task.spec.scorers(task.info.recipe.partition("@")[2])
     scores: dict[str, list[Score]] = {scorer: [] for scorer in scorers}
 
     def score(record: SampleRecord, scorer: str) -> Score:

@@ -113,6 +113,7 @@ def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
             "samples": task.info.selected,
             "available": task.info.available,
             "data": task.info.data_kind,
+            "replies": task.recipe.repeats,
             "prompt_characters": sum(len(item.prompt.full_text) for item in task.items),
             "shared_prefixes": len({item.prompt.prefix for item in task.items}),
             "detectable_difference": round(detectable_difference(task.info.selected), 4)
@@ -124,11 +125,16 @@ def print_plan(tasks: list[LoadedTask], options: RunOptions) -> None:
     for row in plan:
         print(
             f"{row['task']}: {row['samples']} of {row['available']} samples ({row['data']}), "
+            f"{_drawn(row['replies'])}"
             f"{row['prompt_characters']:,} prompt characters over {row['shared_prefixes']} shared "
             f"prefixes{_told_apart(row['detectable_difference'])}"
         )
     if options.as_json:
         print(json.dumps({"plan": plan}))
+
+
+def _drawn(replies: Any) -> str:
+    return f"{replies} replies to each, " if replies > 1 else ""
 
 
 def _told_apart(share: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwen_eval.errors import MissingDataError, UserError
+from qwen_eval.errors import MissingDataError, MissingToolError, UserError
 
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend, BackendOptions
@@ -121,7 +121,7 @@ def load_tasks(
 ) -> list[LoadedTask]:
     """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one. `seed`: of
     the recipes that draw replies. `paths`: folders of a user's own tasks. Of a suite, tasks whose
-    data are not there are left out, and a line says so.
+    data are not there, or what runs their programs, are left out, and a line says so.
 
     Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -141,10 +141,11 @@ def load_tasks(
     tasks, missing = list[LoadedTask](), dict[str, str]()
     for name, (spec, recipe) in zip(recipes, found, strict=True):
         try:
+            _check_language(spec)
             if spec.name not in sources:
                 sources[spec.name] = open_data(spec, mirror)
             tasks.append(load_task(sources[spec.name], recipe, limits.get(name), seed))
-        except MissingDataError as error:
+        except (MissingDataError, MissingToolError) as error:
             if name in map(recipe_id, wanted):
                 raise
             missing[name] = str(error)
@@ -153,6 +154,15 @@ def load_tasks(
     if not tasks:
         raise UserError(f"--tasks {names}: nothing is left; name a mirror of the data with --data")
     return tasks
+
+
+def _check_language(spec: TaskSpec) -> None:
+    """Raises MissingToolError where nothing here runs the programs that a task asks for."""
+    if spec.program is not None and spec.program.language != "Python":
+        raise MissingToolError(
+            f"--tasks {spec.name}: asks for programs in {spec.program.language}, and the sandbox "
+            "runs Python only"
+        )
 
 
 def find_functions(spec: TaskSpec) -> None:

@@ -5,7 +5,7 @@ and of lm-evaluation-harness keep those projects' readings, flaws included, unde
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 from qwen_eval.errors import UserError
@@ -17,8 +17,8 @@ from . import answers, letters, numbers, options, programs, retrieval, verdicts
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
 
-Cut = Callable[[str, str], str]
-"""(prompt, completion) → the part of the completion that is the program."""
+Cut = Callable[[str, str, str], str]
+"""(what the program begins with, reply, name of the function under test) → the rest of it."""
 
 ItemScorer = Callable[[str, Item], Score]
 """(reply, item) → Score, where more than the target is needed: the options, or the row."""
@@ -37,6 +37,14 @@ SCORERS: dict[str, Scorer] = {
     "verdict": verdicts.verdict,
 }
 
+VOTES: dict[str, Callable[[str], Hashable]] = {
+    "number": numbers.parse_number,
+    "lm_eval_strict_match": numbers.lm_eval_normal,
+    "lm_eval_flexible_extract": numbers.lm_eval_normal,
+    "qwen_last_digits": numbers.parse_number,
+}
+"""What two answers must have in common to be one vote; of other scorers their text."""
+
 ITEM_SCORERS: dict[str, ItemScorer] = {
     "letter": letters.letter,
     "qwen_chat_mmlu": letters.qwen_chat_mmlu,
@@ -53,7 +61,9 @@ MEASURES: dict[str, OptionMeasure] = {
 CUTS: dict[str, Cut] = {
     "indentation": programs.indentation,
     "whole": programs.whole,
+    "program": programs.program,
     "qwen_blank_line": programs.qwen_blank_line,
+    "qwen_chat": programs.qwen_chat,
 }
 
 
@@ -84,6 +94,11 @@ def read(reply: str, item: Item) -> Score:
     return find_reader(item.scorer, item.folder)(reply, item)
 
 
+def vote_of(scorer: str, answer: str) -> Hashable:
+    """What an answer that a scorer read is a vote for."""
+    return VOTES.get(scorer, str.strip)(answer)
+
+
 def find_measure(name: str, folder: Path | None = None) -> OptionMeasure:
     """The measure of a name, or the function of a file in the task's folder. Raises UserError for
     an unknown one."""
@@ -98,7 +113,7 @@ def find_cut(name: str, folder: Path | None = None) -> Cut:
     """The cut of a name, or the function of a file in the task's folder. Raises UserError for an
     unknown one."""
     if folder is not None and own_file(name):
-        return own_function(name, folder, ("prompt", "completion"))
+        return own_function(name, folder, ("head", "reply", "name"))
     if name not in CUTS:
         raise UserError(f"scorer {name}: unknown for programs; known: {_known(CUTS)}")
     return CUTS[name]

@@ -90,11 +90,12 @@ def lm_eval_flexible_extract(text: str, target: str, metric: str) -> Score:
 def _lm_eval_exact(found: str | None, target: str, metric: str) -> Score:
     if found is None:
         return Score({metric: 0.0}, status="no_answer")
-    same = _lm_eval_normal(found) == _lm_eval_normal(target)
+    same = lm_eval_normal(found) == lm_eval_normal(target)
     return Score({metric: float(same)}, answer=found)
 
 
-def _lm_eval_normal(text: str) -> str:
+def lm_eval_normal(text: str) -> str:
+    """What lm-evaluation-harness compares of an answer."""
     for pattern in (",", r"\$", "(?s).*#### ", r"\.$"):
         text = re.sub(pattern, "", text)
     return text.lower()

@@ -74,7 +74,13 @@ class Server:
     def complete(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if body.get("echo"):
             return self._echo(body)
-        decoding = Decoding(body["max_tokens"], tuple(body.get("stop", ())))
+        decoding = Decoding(
+            body["max_tokens"],
+            tuple(body.get("stop", ())),
+            body["temperature"],
+            body.get("top_p", 1.0),
+            seed=body.get("seed", 0),
+        )
         if path.endswith("chat/completions"):
             turns = tuple(Message(m["role"], m["content"]) for m in body["messages"])
             answer = ask(self.model, GenerateRequest(Prompt(messages=turns), decoding))[0]

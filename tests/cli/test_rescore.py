@@ -85,6 +85,37 @@ def test_samples_that_failed_and_a_run_that_stopped_are_told(tmp_path: Path) -> 
     assert "UNFINISHED run, 12 of 30 samples" in text
 
 
+def test_several_replies_are_read_again_all_of_them(tmp_path: Path) -> None:
+    """Eight replies each: a script's, of which the last one stays."""
+    rules = [{"contains": "Q: A ", "text": ["The answer is 5.", "hm", "The answer is 7", "05"]}]
+    script = tmp_path / "script.jsonl"
+    script.write_text("".join(json.dumps(rule) + "\n" for rule in [*rules, {"text": "none"}]))
+    out = run("gsm8k@maj8", f"mock:{script}", tmp_path / "run", 12)
+    records = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert [len(record["responses"]) for record in records] == [8] * 12
+    done = qwen_eval("rescore", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "gsm8k@maj8: 12 stored samples of 8 replies"
+    found = json.loads(done.stdout.splitlines()[-1])["tasks"]["gsm8k@maj8"]["scorers"]
+    metrics = json.loads((out / "metrics.json").read_text())["tasks"]["gsm8k@maj8"]
+    assert found["number"]["estimate"] == metrics["overall"]["estimate"]
+    assert set(metrics["others"]) == {"maj@8"}
+    # 05 is a number to all readers but one, to whom it is no answer.
+    assert sum(record["status"] == "scored" for record in records) > 0
+    assert found["number"]["no_answer"] == found["qwen_last_digits"]["no_answer"] < 12
+
+
+def test_programs_in_conversations_are_not_read_as_continued_prompts(tmp_path: Path) -> None:
+    out = run("humaneval@chat", "mock:oracle", tmp_path / "run", 3)
+    done = qwen_eval("rescore", out, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["tasks"]["humaneval@chat"]["scorers"]
+    assert {name: row["estimate"] for name, row in found.items()} == {
+        "program": 1.0,
+        "qwen_chat": 1.0,
+    }
+
+
 def test_no_reply_at_all_is_an_error(tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
     script.write_text('{"error": "no"}\n')

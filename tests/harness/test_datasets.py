@@ -112,6 +112,17 @@ def test_the_hub_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.Mo
     assert again.digest() == data.digest()
 
 
+def test_splits_that_share_a_file_are_pulled_into_it_together(tmp_path: Path) -> None:
+    spec, _ = find_task("mbpp")
+    rows = [{"task_id": i, "code": f"x = {i}"} for i in range(1, 14)]
+    data = TaskData(spec, "hub", _splits={"test": rows[10:], "prompt": rows[1:4]})
+    (written,) = write_mirror(data, tmp_path)
+    assert written == tmp_path / "mbpp" / "mbpp.jsonl.gz"
+    again = open_data(spec, tmp_path)
+    assert again.rows("test") == rows[10:]
+    assert again.rows("prompt") == rows[1:4]
+
+
 def test_a_hub_in_parts_is_one_set_in_the_columns_of_a_mirror(tmp_path: Path) -> None:
     """As C-Eval has a configuration for every subject; and with a data set for each, as AGIEval."""
     lines = {name: [{"q": f" {name} {i}", "key": "ABCD"[i]} for i in range(3)] for name in "xy"}

@@ -104,6 +104,27 @@ def test_past_a_limit_a_score_is_invalid_and_not_before(name: str, fields: dict)
     assert name in summary(records).invalid[0]
 
 
+def test_several_replies_count_by_their_share() -> None:
+    """Of 4 samples with 4 replies each: 3 of 16 replies end at the limit, 5 cannot be read."""
+    ends = (["stop"] * 4, ["length"] * 2 + ["stop"] * 2, ["stop"] * 3 + ["length"], ["stop"] * 4)
+    draws = (["1"] * 4, ["1", None, None, "2"], [None, None, None, "1"], ["1", "2", "3", "4"])
+    records = [
+        record(i, responses=[{"finish_reason": e} for e in ended], detail={"draws": drawn})
+        for i, (ended, drawn) in enumerate(zip(ends, draws, strict=True))
+    ]
+    row = summary(records)
+    assert (row.counts["outputs_truncated"], row.counts["no_answer"]) == (1, 2)
+    assert set(row.invalid) == {"no_answer 50% > 20%", "outputs_truncated 25% > 20%"}
+    # Ten samples in which one of ten replies was cut are a tenth that was, which a limit allows.
+    tenth = [{"finish_reason": "stop"}] * 9 + [{"finish_reason": "length"}]
+    many = [record(i, responses=tenth, detail={"draws": ["1"] * 10}) for i in range(10)]
+    assert summary(many).counts["outputs_truncated"] == 1
+    assert not summary(many).invalid
+    # Programs were judged beside: what is no reply takes no share.
+    judged = [*tenth, *[{"finish_reason": "judged"}] * 10]
+    assert summary([replace(r, responses=judged) for r in many]).counts["outputs_truncated"] == 1
+
+
 def test_a_recipes_own_cut_is_counted_but_not_held_against_it() -> None:
     records = [record(i, responses=[{"prompt_truncated": True}]) for i in range(10)]
     assert summary(records).invalid

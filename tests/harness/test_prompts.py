@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,76 @@ def test_humaneval_lm_eval_stops_where_lm_eval_stops() -> None:
     ).decoding
     assert list(decoding.stop) == theirs["generation_kwargs"]["until"]
     assert decoding.max_tokens == theirs["generation_kwargs"]["max_gen_toks"]
+
+
+@pytest.mark.parametrize("recipe", ["chat", "qwen-chat"])
+def test_a_humaneval_conversation_shows_the_whole_prompt(recipe: str) -> None:
+    spec, _ = find_task("humaneval")
+    data = open_data(spec, None)
+    for sample in data.samples():
+        item = Renderer(data, recipe).render(sample)
+        *system, asked = item.prompt.messages
+        assert asked.role == "user"
+        assert sample.row["prompt"] in asked.content
+        if recipe == "chat":
+            assert not system
+            continue
+        # evaluate_chat_humaneval.py finds signature and description by these two patterns.
+        name, prompt = sample.row["entry_point"], sample.row["prompt"]
+        signature = re.search(rf"def\s+({name}.*?):\s*\n", prompt)
+        described = re.search(r"(?:\"\"\"|''')(.*?)(?:\"\"\"|''')", prompt, re.DOTALL)
+        assert signature
+        assert described
+        lines = "\n".join(line.strip() for line in described[1].split("\n"))
+        begun = f"Write a Python function `{signature[1]}` to solve the following problem:\n"
+        assert asked.content == f"{begun}{lines}\n{prompt}"
+        assert system == [Message("system", "You are a helpful assistant.")]
+
+
+# --- MBPP -----------------------------------------------------------------------------------
+
+
+def test_mbpp_is_byte_equal_to_lm_evaluation_harness(mirror: Path) -> None:
+    # Its task file and its exemplars; its utils.py cannot be imported without a network.
+    import lm_eval
+    from lm_eval.utils import apply_template
+
+    folder = Path(lm_eval.__path__[0]) / "tasks" / "mbpp"
+    theirs = yaml.safe_load((folder / "mbpp.yaml").read_text().replace("!function", ""))
+    tree = ast.parse((folder / "utils.py").read_text())
+    listed = next(n for n in tree.body if getattr(n, "name", "") == "list_fewshot_samples")
+    assert isinstance(listed, ast.FunctionDef)
+    assert isinstance(listed.body[0], ast.Return)
+    assert listed.body[0].value is not None
+    shots = ast.literal_eval(listed.body[0].value)
+    assert len(shots) == theirs["num_fewshot"] == 3
+    begun = "".join(
+        apply_template(theirs["doc_to_text"], shot)
+        + theirs["target_delimiter"]
+        + apply_template(theirs["doc_to_target"], shot)
+        + "\n\n"
+        for shot in shots
+    )
+    for recipe in ("strict", "qwen", "lm-eval", "qwen-0shot"):
+        data = open_data(find_task("mbpp")[0], mirror)
+        renderer, shown = Renderer(data, recipe), "" if recipe == "qwen-0shot" else begun
+        assert [sample.row["task_id"] for sample in data.samples()] == list(range(11, 511))
+        for sample in data.samples()[::50]:
+            item = renderer.render(sample)
+            asked = apply_template(theirs["doc_to_text"], dict(sample.row))
+            assert item.prompt.full_text == shown + asked
+            assert item.prompt.prefix == shown
+            assert list(item.decoding.stop) == theirs["generation_kwargs"]["until"]
+
+
+def test_mbpp_conversations_show_all_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QWEN_EVAL_DATA", raising=False)
+    data = open_data(find_task("mbpp")[0], None, hub=False)
+    assert data.kind == "sample"
+    for sample in data.samples():
+        (asked,) = Renderer(data, "chat").render(sample).prompt.messages
+        assert sample.row["text"] in asked.content
+        assert all(test in asked.content for test in sample.row["test_list"])
 
 
 # --- chats with exemplars --------------------------------------------------------------------

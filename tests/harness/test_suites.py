@@ -31,7 +31,7 @@ def test_a_limit_names_tasks_of_a_suite() -> None:
         ("tiney", "did you mean tiny?"),
         ("tiny_pair", "did you mean tiny_pairs or"),
         ("mmlv", "did you mean mmlu or cmmlu?"),
-        ("zzz", "--tasks zzz: no task or suite; suites: longppl,"),
+        ("zzz", "--tasks zzz: no task or suite; suites: code,"),
         ("tiny@qwen", "tiny is a suite, its tasks have the recipes"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qwen_eval.cli.setup import load_tasks
 from qwen_eval.errors import UserError
 from qwen_eval.taskspec import TASKS_DIR, find_task, load_spec, task_names
 
@@ -157,6 +158,7 @@ def test_a_needle_is_hidden_in_one_thing(
         ("generate", {"repeats": 4}, "temperature: at 0 all replies are the same"),
         ("continuation", {"temperature": 1.0, "repeats": 4}, "recipes.strict.repeats: nothing to"),
         ("generate", {"macro": True}, "macro: the task has no groups"),
+        ("code", {}, "program: how `code` judges"),
         ("generate", {"chat": True, "system": "Be brief."}, None),
     ],
 )
@@ -174,6 +176,58 @@ def test_keys_that_do_not_go_together_are_named(
     with pytest.raises(UserError) as error:
         load_spec(path)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("solver", "repeats", "also", "named"),
+    [
+        ("code", 4, "pass@5", "also: pass@5: no recipe draws as many replies"),
+        ("code", 4, "pass@0", "also: pass@0: no recipe draws as many replies"),
+        ("code", 4, "pass@k", "also: pass@k: no recipe draws as many replies"),
+        ("code", 4, "maj@4", "also: maj@4: no recipe draws as many replies"),
+        ("generate", 4, "maj@5", "also: maj@5: no recipe draws as many replies"),
+        ("generate", 4, "pass@4", "also: pass@4: no recipe draws as many replies"),
+        ("generate", 4, "maj@4", None),
+        ("generate", 1, "f1", None),
+        ("code", 4, "pass@4", None),
+    ],
+)
+def test_what_is_measured_of_several_replies_needs_so_many(
+    tmp_path: Path, solver: str, repeats: int, also: str, named: str | None
+) -> None:
+    recipe = {"version": 1, "source": "here", "item": "?", "scorer": "x", "temperature": 1.0}
+    raw = {key: value for key, value in GOOD.items() if key != "gold"}
+    raw |= {"solver": solver, "also": [also], "recipes": {"strict": recipe | {"repeats": repeats}}}
+    if solver == "code":
+        raw["program"] = {"tests": "{{ test }}"}
+    path = tmp_path / "task.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    if named is None:
+        assert load_spec(path).also == (also,)
+        return
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("language", ["JavaScript", "Rust"])
+def test_programs_that_the_sandbox_cannot_run_are_refused(language: str) -> None:
+    key = {"JavaScript": "js", "Rust": "rust"}[language]
+    with pytest.raises(UserError, match=f"humanevalpack_{key}: asks for programs in {language}"):
+        load_tasks(f"humanevalpack_{key}", None, None)
+
+
+def test_programs_that_the_sandbox_cannot_run_leave_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("QWEN_EVAL_DATA", raising=False)
+    (task,) = load_tasks("humanevalpack", None, None)
+    assert task.info.recipe == "humanevalpack_python@strict"
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5
+    for line, name in zip(said, ("js", "java", "go", "cpp", "rust"), strict=True):
+        assert line.startswith(f"humanevalpack_{name}@strict: left out of the suite: ")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +274,7 @@ def test_unknown_names_come_with_a_way_out(name: str, named: str) -> None:
     assert named in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["mmlu", "gsm8k", "humaneval"])
+@pytest.mark.parametrize("name", ["mmlu", "gsm8k", "humaneval", "mbpp"])
 def test_every_task_has_the_three_recipes_with_a_source(name: str) -> None:
     from qwen_eval.tasks.scorers import CUTS, ITEM_SCORERS, MEASURES, SCORERS
 

@@ -89,7 +89,7 @@ def test_a_solver_of_ones_own_asks_as_often_as_it_likes(tmp_path: Path) -> None:
 
 def test_a_cut_and_a_measure_of_ones_own(tmp_path: Path) -> None:
     code = (
-        "def cut(prompt, completion):\n    return completion.split('#')[0]\n"
+        "def cut(head, reply, name):\n    return reply.split('#')[0]\n"
         "def measure(options, tokens):\n    return [1000, 1, 1000, 1000]\n"
     )
     folder = task(tmp_path / "a", code=code, kind="code", scorer="grade.py:cut")
