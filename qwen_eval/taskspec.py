@@ -336,7 +336,8 @@ class TaskSpec(Closed):
 
     def scorers(self, like: str | None = None) -> list[str]:
         """Every scorer of the recipes and the panel, each once; of the recipes that ask as `like`
-        does, by the same solver for a text or in a conversation, where one is named."""
+        does, by the same solver for a text or in a conversation, where one is named. The panel is
+        for recipes of the task's solver."""
         alike = [
             name
             for name, recipe in self.recipes.items()
@@ -345,7 +346,8 @@ class TaskSpec(Closed):
             == (self.solver_of(like), self.recipes[like].chat)
         ]
         names = [self.recipes[name].scorer for name in alike]
-        return list(dict.fromkeys([*names, *self.panel]))
+        panel = self.panel if like is None or self.solver_of(like) == self.solver else ()
+        return list(dict.fromkeys([*names, *panel]))
 
     def own_files(self) -> list[str]:
         """The files of the task's own functions, each once."""

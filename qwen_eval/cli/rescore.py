@@ -15,13 +15,15 @@ from qwen_eval.cli.asking import AcceptNoSandbox, open_sandbox
 from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
 from qwen_eval.errors import UserError
+from qwen_eval.fileio import encodable, write_atomic
 
 if TYPE_CHECKING:
     from qwen_eval.results import SampleRecord, TaskInfo
     from qwen_eval.sandbox.sandbox import Sandbox
     from qwen_eval.types import Score
 
-READING = ("generate", "code", "needle")  # solvers of ours that read what a model wrote
+# Solvers of ours that read what a model wrote, or weigh what it gave for options.
+READING = ("generate", "code", "needle", "choice", "contexts")
 WORKERS = 2  # programs judged at a time
 
 
@@ -33,6 +35,9 @@ class RescoreOptions:
     data: Annotated[Path | None, typer.Option(help="The mirror that the run used.")] = None
     task_path: TaskPath = None
     show: Annotated[int, typer.Option(min=0, help="Disagreements to list per task.")] = 5
+    audit: Annotated[
+        Path | None, typer.Option(help="Write the disagreements to this file, JSON lines.")
+    ] = None
     accept_no_sandbox: AcceptNoSandbox = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object last on stdout.")] = False
 
@@ -47,7 +52,7 @@ def command(options: RescoreOptions) -> None:
     solvers = {name: task.solver for name, task in info.tasks.items()}
     names = [name for name, solver in solvers.items() if solver in READING or own_file(solver)]
     if not names:
-        raise UserError(f"{options.run}: options or texts were scored there, no reply was read")
+        raise UserError(f"{options.run}: texts were scored there, no reply was read")
     records = read_samples(options.run)
     if not any(r.task in names and r.status != "error" for r in records):
         failed = sum(r.task in names for r in records)
@@ -56,7 +61,8 @@ def command(options: RescoreOptions) -> None:
             + (f", all {failed} samples ended in an error" if failed else "")
         )
     tasks = load_tasks(",".join(names), options.data, None, paths=options.task_path or ())
-    report = {}
+    report: dict[str, Any] = {}
+    audit: list[dict[str, Any]] = []
     for task in tasks:
         stored = info.tasks[task.info.recipe]
         if task.info.data_digest != stored.data_digest:
@@ -75,11 +81,18 @@ def command(options: RescoreOptions) -> None:
         finally:
             if sandbox is not None:
                 sandbox.close()
-        report[task.info.recipe] = _compare(task, replies, scores, options.show)
+        differing = _differing(task, replies, scores)
+        audit += differing
+        report[task.info.recipe] = _compare(
+            task, replies, scores, len(differing), differing[: options.show]
+        )
+        report[task.info.recipe] |= {"disagree": [one["id"] for one in differing]}
         report[task.info.recipe] |= {"failed": len(own) - len(replies), "unfinished": unfinished}
         if sandbox is not None:
             print(f"  isolation: {sandbox.isolation}")
             report[task.info.recipe]["isolation"] = sandbox.isolation
+    if options.audit is not None:
+        _write_audit(options.audit, audit)
     if options.as_json:
         print(json.dumps({"run": str(options.run), "tasks": report}))
 
@@ -127,10 +140,47 @@ def _score_again(
     return scores
 
 
+def _differing(
+    task: LoadedTask, records: list[SampleRecord], scores: dict[str, list[Score]]
+) -> list[dict[str, Any]]:
+    """The samples that scorers value differently, with all that a person needs to tell who is
+    right: what was asked and replied, and what each scorer read."""
+    metric, found = task.info.metric, []
+    for record, row in zip(records, zip(*scores.values(), strict=True), strict=True):
+        if len({score.values.get(metric, 0.0) for score in row if score.status != "error"}) < 2:
+            continue
+        readings = {
+            scorer: {"answer": score.answer, "value": score.values.get(metric, 0.0)}
+            for scorer, score in zip(scores, row, strict=True)
+        }
+        found.append(
+            {
+                "id": record.id,
+                "task": record.task,
+                "prompt": record.text,
+                "target": record.target,
+                "replies": [r["text"] for r in record.responses if r.get("text")],
+                "scorers": readings,
+            }
+        )
+    return found
+
+
+def _write_audit(path: Path, differing: list[dict[str, Any]]) -> None:
+    lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in differing)
+    write_atomic(path, encodable("".join(lines)))
+    print(f"{len(differing)} disagreements written to {path}")
+
+
 def _compare(
-    task: LoadedTask, records: list[SampleRecord], scores: dict[str, list[Score]], show: int
+    task: LoadedTask,
+    records: list[SampleRecord],
+    scores: dict[str, list[Score]],
+    disagreeing: int,
+    shown: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Print each scorer's result and where they differ; the same for --json."""
+    """Print each scorer's result, how often they disagree, and some such samples; the results for
+    --json."""
     from qwen_eval.metrics import estimate
 
     metric = task.info.metric
@@ -151,12 +201,9 @@ def _compare(
             "no_answer": unread,
             "errors": failed,
         }
-    differing = []
-    for record, row in zip(records, zip(*scores.values(), strict=True), strict=True):
-        if len({score.values.get(metric, 0.0) for score in row if score.status != "error"}) > 1:
-            differing.append((record, row))
-    print(f"  scorers disagree on {len(differing)} of {len(records)}")
-    for record, row in differing[:show]:
-        answers = ", ".join(f"{s}: {r.answer!r:.40}" for s, r in zip(scores, row, strict=True))
-        print(f"    {record.id} target {record.target!r:.40}; {answers}")
-    return {"scorers": rows, "disagree": [record.id for record, _ in differing]}
+    share = f", {100 * disagreeing / len(records):.1f} %" if records else ""
+    print(f"  scorers disagree on {disagreeing} of {len(records)}{share}")
+    for one in shown:
+        answers = ", ".join(f"{s}: {r['answer']!r:.40}" for s, r in one["scorers"].items())
+        print(f"    {one['id']} target {one['target']!r:.40}; {answers}")
+    return {"scorers": rows}

@@ -134,3 +134,40 @@ def test_long_work_shows_how_far_it_is(
     rescore.command(run=out, data=None, show=5, accept_no_sandbox=False, as_json=False)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == [f"{i}/20" for i in range(1, 21)]
+
+
+def test_options_are_weighed_again_as_another_recipe_weighs_them(
+    tmp_path: Path, mirror: Path
+) -> None:
+    scores = {}
+    for recipe in ("strict", "lm-eval"):
+        out = tmp_path / recipe
+        done = qwen_eval(
+            *("run", "--tasks", f"arc_easy@{recipe}", "--data", mirror, "--limit", 24),
+            *("--out", out, "--json"),
+        )
+        task = json.loads(done.stdout.splitlines()[-1])["tasks"][f"arc_easy@{recipe}"]
+        scores[recipe] = task["overall"]["estimate"]
+    done = qwen_eval("rescore", tmp_path / "strict", "--data", mirror, "--json")
+    found = json.loads(done.stdout.splitlines()[-1])["tasks"]["arc_easy@strict"]["scorers"]
+    assert found["argmax_per_character"]["estimate"] == scores["strict"]
+    assert found["argmax"]["estimate"] == scores["lm-eval"]
+    assert set(found) == {
+        *("argmax", "argmax_per_character", "argmax_per_byte", "argmax_per_token")
+    }
+
+
+def test_disagreements_are_written_for_a_person_to_judge(tmp_path: Path) -> None:
+    script = tmp_path / "script.jsonl"
+    script.write_text(json.dumps({"text": "It costs $20,800 in all. The answer is 20,800"}) + "\n")
+    out = run("gsm8k", f"mock:{script}", tmp_path / "run", 6)
+    audit = tmp_path / "audit.jsonl"
+    done = qwen_eval("rescore", out, "--audit", audit, "--json")
+    task = json.loads(done.stdout.splitlines()[-1])["tasks"]["gsm8k@strict"]
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [line["id"] for line in lines] == task["disagree"]
+    assert f"{len(lines)} disagreements written" in done.stdout
+    for line in lines:  # a gold of 800, which the released reading makes of 20,800
+        assert line["scorers"]["qwen_last_digits"] == {"answer": "800", "value": 1.0}
+        assert line["replies"] == ["It costs $20,800 in all. The answer is 20,800"]
+    assert "cannot write" in refused(qwen_eval("rescore", out, "--audit", tmp_path))

@@ -69,7 +69,15 @@ SURFACE = {
         "run_a",
         "run_b",
     },
-    "rescore": {"--data", "--task-path", "--show", "--accept-no-sandbox", "--json", "run"},
+    "rescore": {
+        "--data",
+        "--task-path",
+        "--show",
+        "--audit",
+        "--accept-no-sandbox",
+        "--json",
+        "run",
+    },
     "report": {
         "runs",
         "-o",
