@@ -4,7 +4,9 @@ are written. Knows nothing of where figures come from.
 Shares of right answers are the rule: more is better, all samples weigh alike, and they are written
 in percent. Bits per byte are the exception: less is better, and a text weighs as much as it has
 bytes, so that the mean over texts is all their bits over all their bytes. So are nats per token,
-whose exponential is the perplexity: models with one tokenizer can be told apart by them. A net
+whose exponential is the perplexity: models with one tokenizer can be told apart by them. Of false
+positives, calls of a tool where none is wanted, less is better as well, and so of arguments that
+only a lenient reader takes. A net
 preference is wins minus losses of people's votes, from -1 to 1: an item weighs as much as it has
 votes, so that the mean over items is the one over all votes.
 """
@@ -66,11 +68,14 @@ UNBOUNDED = 1e308  # the bound of an interval that has none
 SHARE = Measure()
 BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
 NATS_PER_TOKEN = Measure(-1, "tokens", 1.0, 4, "nats per token")
+LESS = Measure(-1)
 NET_PREFERENCE = Measure(weight="votes", polled=True)
 _OTHERS = {
     "bits_per_byte": BITS_PER_BYTE,
     "nats_per_token": NATS_PER_TOKEN,
     "net_preference": NET_PREFERENCE,
+    "false_positive": LESS,
+    "lenient_arguments": LESS,
 }
 
 

@@ -33,6 +33,7 @@ _WRITE_NOTHING = ("choice", "contexts", "continuation", "perplexity", "long_perp
 Aspect = Literal[
     "model",
     "data",
+    "own",
     "samples",
     "metric",
     "shots",
@@ -52,6 +53,7 @@ Aspect = Literal[
 SENTENCES: Mapping[Aspect, str] = {
     "model": "the paper's 1.8B is another model than the released one",
     "data": "SAMPLE questions of this project here, the benchmark there",
+    "own": "questions of this project here, others there",
     "samples": "a draw of the samples here, all of them there",
     "metric": "metric %(ours)s here, %(paper)s there",
     "shots": "%(ours)s-shot here, %(paper)s-shot there",
@@ -164,10 +166,7 @@ def differences(
     """Every way in which a score did not come about as the figure beside it."""
     if "(released)" in (paper_name(model) or "") and "(released)" not in figure.model:
         yield Difference("model", str(model.get("name", "")), figure.model)
-    if info.data_kind == "sample":
-        yield Difference("data", "sample", "benchmark")
-    elif info.selected < info.available:
-        yield Difference("samples", f"{info.selected:,}", f"{info.available:,}")
+    yield from _data(info)
     if info.shots is not None and info.shots != figure.shots:
         yield Difference("shots", str(info.shots), _word(figure.shots))
     if figure.chat is None:
@@ -200,6 +199,16 @@ def metric_difference(info: TaskInfo) -> Difference | None:
     if not others or info.metric in others:
         return None
     return Difference("metric", info.metric, ", ".join(others))
+
+
+def _data(info: TaskInfo) -> Iterator[Difference]:
+    if info.data_kind == "sample":
+        yield Difference("data", "sample", "benchmark")
+        return
+    if info.data_kind == "own":
+        yield Difference("own", "own", "others")
+    if info.selected < info.available:
+        yield Difference("samples", f"{info.selected:,}", f"{info.available:,}")
 
 
 def _cuts(info: TaskInfo, figure: Figure, room: Any, truncated: int) -> Iterator[Difference]:

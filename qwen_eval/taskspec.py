@@ -39,6 +39,7 @@ SOLVERS = (
     "perplexity",
     "long_perplexity",
     "needle",
+    "react",
 )
 
 

@@ -1,14 +1,16 @@
 """Jinja templates over the columns of a row, as task files hold them.
 
 They are sandboxed: a task file can read a row, and nothing else. A column that is not there is an
-error, not an empty text. Beside Jinja's own filters there is `sub(pattern, by)`, that of re.
+error, not an empty text. Beside Jinja's own filters there are `sub(pattern, by)`, that of re, and
+`json`, json.dumps with letters as they are.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import StrictUndefined, Undefined, meta
@@ -18,6 +20,7 @@ from qwen_eval.types import Row
 
 _environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
 _environment.filters["sub"] = lambda text, pattern, by: re.sub(pattern, by, text)
+_environment.filters["json"] = partial(json.dumps, ensure_ascii=False)
 
 
 @cache

@@ -20,6 +20,7 @@ import typer
 
 from qwen_eval.cli.progress import Progress, progress
 from qwen_eval.cli.setup import LoadedTask, say
+from qwen_eval.cli.solvers import solver_of
 
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend
@@ -122,15 +123,14 @@ def _ask_missing(
     from qwen_eval.ranks import deal
     from qwen_eval.results import sample_record
     from qwen_eval.runner import Runner
-    from qwen_eval.tasks.solvers import find_solver
 
-    solver_of = {task.info.recipe: find_solver(task.solver, task.spec.folder) for task in tasks}
+    solvers = {task.info.recipe: solver_of(task) for task in tasks}
     items = [item for task in tasks for item in task.items]
     if rank:
         missing = [i for i in items if (i.recipe, i.sample.id) not in writer.done_before]
         items = deal(missing, rank.count)[rank.index]
     todo = [item for item in items if (item.recipe, item.sample.id) not in writer.done]
-    runner = Runner(backend, lambda item: solver_of[item.recipe](item), sandbox)
+    runner = Runner(backend, lambda item: solvers[item.recipe](item), sandbox)
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     invocation: dict[str, Any] = {"started": started, "samples": 0, "tokens": 0, "seconds": 0.0}
     invocation |= {"rank": rank.index, "ranks": rank.count} if rank else {}

@@ -14,6 +14,7 @@ from qwen_eval.cli.asking import AcceptNoSandbox, ask, open_sandbox
 from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.run import RunOptions, open_backend, run_info
 from qwen_eval.cli.setup import LoadedTask, load_task, say
+from qwen_eval.cli.solvers import solver_of
 from qwen_eval.errors import RefusedError, UserError
 
 if TYPE_CHECKING:
@@ -265,7 +266,6 @@ def _value(
     from qwen_eval.measures import value_of
     from qwen_eval.results import response_from
     from qwen_eval.runner import replay
-    from qwen_eval.tasks.solvers import find_solver
     from qwen_eval.types import UNSCORED
 
     record = records[item.sample.id]
@@ -274,7 +274,7 @@ def _value(
     if record.task == task.info.recipe:
         return record.id, value_of(task.info.metric, record)
     replies = [response_from(response) for response in record.responses]
-    score = replay(find_solver(task.solver, task.spec.folder)(item), replies, sandbox)
+    score = replay(solver_of(task)(item), replies, sandbox)
     return record.id, None if score.status in UNSCORED else value_of(task.info.metric, score)
 
 

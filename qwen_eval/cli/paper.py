@@ -24,11 +24,12 @@ Part = tuple[str, str | None]  # a metric and a category, None for the whole
 
 @dataclass(frozen=True)
 class Published:
-    """A task of the run beside its figures. `ours`: this run's, none where a score is invalid;
-    `unmatched`: the metric, where nothing was published of it; `own`: the questions are nobody
-    else's, so that nothing can be published of them."""
+    """A task of the run beside its figures. `metric`: its score's; `ours`: this run's figures, none
+    where a score is invalid; `unmatched`: the metric, where nothing was published of the task's;
+    `own`: the questions are nobody else's, so that nothing can be published of them."""
 
     recipe: str
+    metric: str
     own: bool
     ours: Mapping[Part, float]
     rows: Sequence[PaperRow]
@@ -60,12 +61,15 @@ def _published(info: RunInfo, metrics: TaskMetrics) -> Published:
     found |= {(metrics.metric, name): value for name, value in metrics.categories.items()}
     found |= {(name, None): value for name, value in metrics.others.items()}
     valid = {} if metrics.invalid else found
+    beside = rows(task, info.model, list(found), metrics.counts["prompts_truncated"])
     return Published(
         metrics.recipe,
+        metrics.metric,
         task.data_kind in ("own", "given"),
         {part: value.estimate for part, value in valid.items() if value},
-        rows(task, info.model, list(found), metrics.counts["prompts_truncated"]),
-        metric_difference(task),
+        beside,
+        # Its figures may stand beside the task's further metrics.
+        None if beside else metric_difference(task),
     )
 
 
@@ -97,7 +101,9 @@ def paper_table(found: Sequence[Published]) -> ResultsTable:
             shown = measure_of(row.metric).shown
             ours = "" if part == last else shown(one.ours[part]) if part in one.ours else "invalid"
             by_size = {_size(model): f"{value:.1f}" for model, value in row.figures.items()}
-            name = one.recipe if part == (one.rows[0].metric, None) else f"  {part[1] or part[0]}"
+            name = f"  {part[1] or part[0]}"
+            if part == (one.rows[0].metric, None):
+                name = one.recipe if part[0] == one.metric else f"{one.recipe}: {part[0]}"
             lines.append(
                 Row(
                     "" if part == last else name,

@@ -14,6 +14,7 @@ import typer
 from qwen_eval.cli.asking import AcceptNoSandbox, open_sandbox
 from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
+from qwen_eval.cli.solvers import solver_of
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import encodable, write_atomic
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from qwen_eval.types import Score
 
 # Solvers of ours that read what a model wrote, or weigh what it gave for options.
-READING = ("generate", "code", "needle", "choice", "contexts")
+READING = ("generate", "code", "needle", "choice", "contexts", "react")
 WORKERS = 2  # programs judged at a time
 
 
@@ -117,10 +118,9 @@ def _score_again(
     from qwen_eval.cli.progress import progress
     from qwen_eval.results import response_from
     from qwen_eval.runner import replay
-    from qwen_eval.tasks.solvers import find_solver
 
     items = {item.sample.id: item for item in task.items}
-    solve = find_solver(task.solver, task.spec.folder)
+    solve = solver_of(task)
     scorers = task.spec.scorers(task.info.recipe.partition("@")[2])
     scores: dict[str, list[Score]] = {scorer: [] for scorer in scorers}
 

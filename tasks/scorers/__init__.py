@@ -1,4 +1,5 @@
-"""How a reply is read. Scorers read a text; cuts end a program; measures weigh options.
+"""How a reply is read. Scorers read a text; cuts end a program; measures weigh options; call
+readers find the call of a tool.
 
 Each is a pure function under a name that task.yaml may use. Recipes of the released Qwen scripts
 and of lm-evaluation-harness keep those projects' readings, flaws included, under their names.
@@ -12,7 +13,7 @@ from qwen_eval.errors import UserError
 from qwen_eval.types import Item, Score
 
 from ..own import own_file, own_function
-from . import answers, letters, numbers, options, programs, retrieval, verdicts
+from . import answers, letters, numbers, options, programs, retrieval, tool_calls, verdicts
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
@@ -66,6 +67,11 @@ CUTS: dict[str, Cut] = {
     "qwen_chat": programs.qwen_chat,
 }
 
+CALL_READERS: dict[str, tool_calls.CallReader] = {
+    "react": tool_calls.react,
+    "qwen_react": tool_calls.qwen_react,
+}
+
 
 def find_scorer(name: str) -> Scorer:
     """The scorer of a name. Raises UserError for an unknown one."""
@@ -117,6 +123,16 @@ def find_cut(name: str, folder: Path | None = None) -> Cut:
     if name not in CUTS:
         raise UserError(f"scorer {name}: unknown for programs; known: {_known(CUTS)}")
     return CUTS[name]
+
+
+def find_call_reader(name: str, folder: Path | None = None) -> tool_calls.CallReader:
+    """The reader of calls of a name, or the function of a file in the task's folder. Raises
+    UserError for an unknown one."""
+    if folder is not None and own_file(name):
+        return own_function(name, folder, ("reply", "ended"))
+    if name not in CALL_READERS:
+        raise UserError(f"scorer {name}: unknown for tools; known: {_known(CALL_READERS)}")
+    return CALL_READERS[name]
 
 
 def _known(names: Iterable[str]) -> str:

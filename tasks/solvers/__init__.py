@@ -16,6 +16,7 @@ from .generate import generate
 from .long_perplexity import long_perplexity
 from .needle import needle
 from .perplexity import perplexity
+from .react import react
 
 SOLVERS: dict[str, Callable[[Item], Solver]] = {
     "choice": choice,
@@ -26,6 +27,7 @@ SOLVERS: dict[str, Callable[[Item], Solver]] = {
     "long_perplexity": long_perplexity,
     "needle": needle,
     "perplexity": perplexity,
+    "react": react,
 }
 
 

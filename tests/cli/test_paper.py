@@ -131,6 +131,19 @@ def test_other_metrics_of_a_task_have_lines_of_their_own() -> None:
     assert "false_positive" not in text, "no sample holds it"
 
 
+def test_a_score_of_ours_does_not_hide_figures_of_further_metrics() -> None:
+    info, _ = a_run(react_tools={"metric": "right_decision", "shots": 0, "chat": True})
+    recipe, also = "react_tools@strict", ("tool_selection", "false_positive")
+    wanted = record(0, task=recipe, values={"right_decision": 1.0, "tool_selection": 1.0})
+    unwanted = record(1, task=recipe, values={"right_decision": 1.0, "false_positive": 0.0})
+    measured = [summarise(recipe, "right_decision", [wanted, unwanted], also=also)]
+    (found,) = beside_paper(info, measured)
+    assert found.unmatched is None
+    assert {row.metric for row in found.rows} == set(also)
+    assert not any(text.startswith("metric ") for text in differing([found]))
+    assert "react_tools@strict: tool_selection" in shown(info, measured)
+
+
 def test_the_mean_that_a_recipe_quotes_is_the_one_beside_the_paper() -> None:
     recipe = "ceval@qwen"
     info = run_info(tasks={recipe: task_info(recipe=recipe, shots=5, macro=True)})

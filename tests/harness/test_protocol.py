@@ -115,6 +115,13 @@ ALIKE = {
             {"SAMPLE questions of this project here, the benchmark there"},
         ),
         (
+            {"data_kind": "own", "selected": 2},
+            {
+                "questions of this project here, others there",
+                "a draw of the samples here, all of them there",
+            },
+        ),
+        (
             {"protocol": "lm-evaluation-harness 0.4.13, tasks/mmlu"},
             {"recipe of lm-eval here, of the task's released script there"},
         ),
