@@ -48,8 +48,8 @@ def encode_chat(
     """
     start, end = tokenizer.special(START), tokenizer.special(END)
     newline = tokenizer.encode("\n")
-    if system_default and tokenizer.default_system and not (turns and turns[0][0] == "system"):
-        turns = [("system", tokenizer.default_system), *turns]
+    if system_default:
+        turns = _with_system(turns, tokenizer)
     ids: list[int] = []
     spans = []
     for role, content in turns:
@@ -61,3 +61,26 @@ def encode_chat(
     if add_generation_prompt:
         ids += [start, *tokenizer.encode("assistant\n")]
     return ChatIds(tuple(ids), tuple(spans))
+
+
+def chat_text(
+    turns: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, goes_on: bool = False
+) -> str:
+    """The turns, with the model's own system message, as a text with control tokens written out.
+
+    For programs that know texts only: whoever encodes it must read control tokens, and then cannot
+    tell those of a content from ours. goes_on: the last turn is left open, to be continued; else
+    the header of an assistant's turn follows it. Raises UserError as encode_chat does."""
+    for name in (START, END):
+        tokenizer.special(name)
+    texts = [f"{START}{role}\n{content}{END}\n" for role, content in _with_system(turns, tokenizer)]
+    whole = "".join(texts)
+    return whole.removesuffix(f"{END}\n") if goes_on else f"{whole}{START}assistant\n"
+
+
+def _with_system(
+    turns: Sequence[tuple[str, str]], tokenizer: Tokenizer
+) -> Sequence[tuple[str, str]]:
+    if tokenizer.default_system and not (turns and turns[0][0] == "system"):
+        return [("system", tokenizer.default_system), *turns]
+    return turns

@@ -140,11 +140,16 @@ def _compare_task(
         flags = " ".join(f"--allow {field}" for field, _, _ in refused)
         raise RefusedError(f"{name}: not comparable: {what} ({flags} compares them anyway)")
     info = baseline.info.tasks[name]
+    measure = measure_of(info.metric)
+    if measure.whole:
+        raise RefusedError(
+            f"{name}: {info.metric}: no sample has a value of it, so that nothing can be paired; "
+            "name the other tasks with --tasks"
+        )
     pairs = joined(name, baseline, candidate)
     scored = [(a, b) for a, b in pairs if a.counted and b.counted]
     if not scored:
         raise RefusedError(f"{name}: no item has a score in both runs")
-    measure = measure_of(info.metric)
     values = [(value_of(info.metric, a), value_of(info.metric, b)) for a, b in scored]
     before, after = ([pair[i] for pair in values] for i in (0, 1))
     weights = _weights(name, info.metric, scored)

@@ -22,7 +22,7 @@ from typing import Any
 from qwen_eval.compare import FIELDS
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash, text_hash
-from qwen_eval.measures import value_of, weights_of
+from qwen_eval.measures import measure_of, value_of, weights_of
 from qwen_eval.results import Run, SampleRecord, read_metrics, read_run
 
 INDEX = ".history.sqlite"
@@ -232,6 +232,8 @@ def _results_of(run: Run) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
         started = min(_moment(start["started"]) for start in run.info.invocations)
         metrics = read_metrics(run.folder)["tasks"]
         for task, info in run.info.tasks.items():
+            if measure_of(info.metric).whole:
+                continue  # no sample has a value that a later one could be held against
             records = sorted(run.of(task).values(), key=lambda record: record.id)
             items = [[record.id, record.group] for record in records]
             digest = text_hash(json.dumps(items))

@@ -8,11 +8,13 @@ whose exponential is the perplexity: models with one tokenizer can be told apart
 positives, calls of a tool where none is wanted, less is better as well, and so of arguments that
 only a lenient reader takes. A net
 preference is wins minus losses of people's votes, from -1 to 1: an item weighs as much as it has
-votes, so that the mean over items is the one over all votes.
+votes, so that the mean over items is the one over all votes. Metrics of lm-evaluation-harness that
+are none of these are plain numbers, whose names say themselves which way is better (named()).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,7 +37,8 @@ class Measure:
     that says what it weighs in a mean; None where all weigh alike. A figure is written times
     `scale`, with so many `digits`; `unit` is that of a difference. `polled`: a sample is several
     votes, whose number may differ between two runs, and groups are strata of samples that resemble
-    each other no more than others do."""
+    each other no more than others do. `whole`: it is made of all samples at once, and no sample has
+    a value of it."""
 
     sign: int = 1
     weight: str | None = None
@@ -43,6 +46,7 @@ class Measure:
     digits: int = 1
     unit: str = "points"
     polled: bool = False
+    whole: bool = False
 
     def shown(self, value: float) -> str:
         """A figure as it is read: 61.3 for a share of 0.613; the bounds of one sample's estimate,
@@ -70,6 +74,17 @@ BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
 NATS_PER_TOKEN = Measure(-1, "tokens", 1.0, 4, "nats per token")
 LESS = Measure(-1)
 NET_PREFERENCE = Measure(weight="votes", polled=True)
+PLAIN = "plain numbers"
+MORE = Measure(1, None, 1.0, 4, PLAIN)
+LESS = Measure(-1, None, 1.0, 4, PLAIN)
+WHOLE_MORE = Measure(1, None, 1.0, 4, PLAIN, whole=True)
+WHOLE_LESS = Measure(-1, None, 1.0, 4, PLAIN, whole=True)
+_NAMED = {
+    "(more is better)": MORE,
+    "(less is better)": LESS,
+    "(of the whole set, more is better)": WHOLE_MORE,
+    "(of the whole set, less is better)": WHOLE_LESS,
+}
 _OTHERS = {
     "bits_per_byte": BITS_PER_BYTE,
     "nats_per_token": NATS_PER_TOKEN,
@@ -81,7 +96,14 @@ _OTHERS = {
 
 def measure_of(metric: str) -> Measure:
     """How a metric is read; as a share where nothing else is known of it."""
-    return _OTHERS.get(metric, SHARE)
+    said = re.search(r"\([^()]+\)$", metric)
+    return _NAMED.get(said[0], SHARE) if said else _OTHERS.get(metric, SHARE)
+
+
+def named(metric: str, *, more: bool, whole: bool) -> str:
+    """The name of a metric that is a plain number, with how measure_of() is to read it."""
+    wanted = (WHOLE_MORE if more else WHOLE_LESS) if whole else (MORE if more else LESS)
+    return next(f"{metric} {said}" for said, measure in _NAMED.items() if measure is wanted)
 
 
 def weights_of(metric: str, records: Sequence[Scored]) -> list[float] | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from qwen_eval.errors import UserError
-from qwen_eval.measures import UNBOUNDED, Scored, value_of, weights_of
+from qwen_eval.measures import UNBOUNDED, Scored, measure_of, value_of, weights_of
 from qwen_eval.results import CLOSED, Run, SampleRecord, as_written, read_metrics
 from qwen_eval.stats import mean_interval, weighted_mean, wilson_interval
 
@@ -46,10 +46,23 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A figure that is no mean over samples: what the function `by` makes of n of them at once;
+    None where it could not, and `by` says why. No interval is known of it."""
+
+    __pydantic_config__: ClassVar = CLOSED
+
+    n: int
+    value: float | None
+    by: str
+
+
+@dataclass(frozen=True)
 class TaskMetrics:
     """One row of the table. `counts` are samples; `invalid` lists the limits passed. `macro`: the
     mean over groups, where the recipe asks for it. `others`: further metrics by name, each over the
-    samples that have it."""
+    samples that have it. `whole`: those made of the whole set; where the task's own metric is one
+    (measures.py), it stands there, and there is no `overall`."""
 
     __pydantic_config__: ClassVar = CLOSED
 
@@ -63,6 +76,7 @@ class TaskMetrics:
     tokens: dict[str, int] = field(default_factory=dict)
     macro: Estimate | None = None
     others: dict[str, Estimate] = field(default_factory=dict)
+    whole: dict[str, Whole] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As metrics.json holds it."""
@@ -83,7 +97,9 @@ def estimate(values: Sequence[float], weights: Sequence[float] | None = None) ->
 
 
 def estimate_of(metric: str, records: Sequence[Scored]) -> Estimate | None:
-    """A metric over samples, weighted as it says; None for no samples."""
+    """A metric over samples, weighted as it says; None for no samples, and for what is no mean."""
+    if measure_of(metric).whole:
+        return None
     values = [value_of(metric, record) for record in records]
     return estimate(values, weights_of(metric, records))
 
@@ -110,10 +126,11 @@ def summarise(
     by_design: Collection[str] = (),
     also: Sequence[str] = (),
     macro: bool = False,
+    whole: Mapping[str, Whole] | None = None,
 ) -> TaskMetrics:
     """The row of one task. `by_design`: limits that the recipe passes by itself, as one that cuts
     long prompts does: that is counted but does not make the score invalid. `also`: further
-    metrics; `macro`: give the mean over groups as well."""
+    metrics; `macro`: give the mean over groups as well. `whole`: what was made of the whole set."""
     scored = [record for record in records if record.counted]
     by_group: dict[str, list[SampleRecord]] = {}
     for record in scored:
@@ -145,8 +162,9 @@ def summarise(
             key: sum(response.get(f"{key}_tokens", 0) for response in responses)
             for key in ("prompt", "output")
         },
-        macro=macro_estimate(metric, by_group) if macro else None,
+        macro=macro_estimate(metric, by_group) if macro and not measure_of(metric).whole else None,
         others={name: e for name, e in further.items() if e},
+        whole=dict(whole or {}),
     )
 
 

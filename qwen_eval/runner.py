@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args
 
 from qwen_eval.backends.base import Backend
+from qwen_eval.measures import measure_of
 from qwen_eval.results import MOST
 from qwen_eval.types import Item, JudgeRequest, ModelRequest, Response, Score, Solver, Status
 
@@ -195,7 +196,8 @@ def _fault(score: Any, metric: str | None) -> str | None:
         return f"the scorer gave a {type(score).__name__}, not a Score"
     if score.status not in get_args(Status):
         return f"the scorer gave {score.status!r}, which is no status"
-    if score.status == "scored" and metric is not None and metric not in score.values:
+    needed = metric is not None and not measure_of(metric).whole
+    if score.status == "scored" and needed and metric not in score.values:
         return f"the scorer gave no {metric}, which the task is measured in"
     try:
         if not all(abs(value) <= MOST for value in score.values.values()):

@@ -1,6 +1,7 @@
 """Numbers as a reader sees them. A score's unit is percent; or bits per byte or nats per token; or
 perplexity for a mean log-likelihood per token (natural log), exp(-x). Of all but the first less is
-better. A net preference is in points from -100 to 100, with its sign, and more is better.
+better. A net preference is in points from -100 to 100, with its sign, and more is better. What is
+none of these is a plain number, of which more is better or less.
 """
 
 from __future__ import annotations
@@ -9,19 +10,38 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from qwen_eval.measures import BITS_PER_BYTE, NATS_PER_TOKEN, NET_PREFERENCE, Measure, measure_of
+from qwen_eval.measures import (
+    BITS_PER_BYTE,
+    LESS,
+    MORE,
+    NATS_PER_TOKEN,
+    NET_PREFERENCE,
+    PLAIN,
+    Measure,
+    measure_of,
+)
 from qwen_eval.metrics import Estimate
 from qwen_eval.paired import Paired
 
-Unit = Literal["percent", "points", "perplexity", "bits per byte", "nats per token"]
-MORE_IS_BETTER: tuple[Unit, ...] = ("percent", "points")
-_SAVED: Mapping[Unit, Measure] = {"bits per byte": BITS_PER_BYTE, "nats per token": NATS_PER_TOKEN}
+Unit = Literal[
+    "percent", "points", "perplexity", "bits per byte", "nats per token", "plain number", "number"
+]
+MORE_IS_BETTER: tuple[Unit, ...] = ("percent", "points", "plain number")
+_AS_IS: Mapping[Unit, Measure] = {
+    "bits per byte": BITS_PER_BYTE,
+    "nats per token": NATS_PER_TOKEN,
+    "plain number": MORE,
+    "number": LESS,
+}
+"""Units in which a score stands in its file. Of a `number` less is better."""
 
 
 def unit_of(metric: str) -> Unit:
     """How a metric is shown."""
     measure = measure_of(metric)
-    for unit, known in _SAVED.items():
+    if measure.unit == PLAIN:
+        return "plain number" if measure.sign > 0 else "number"
+    for unit, known in _AS_IS.items():
         if measure is known:
             return unit
     if measure is NET_PREFERENCE:
@@ -31,10 +51,10 @@ def unit_of(metric: str) -> Unit:
 
 def scaled(value: float, unit: Unit) -> float:
     """A score in its unit."""
+    if unit in _AS_IS:
+        return value
     if unit in MORE_IS_BETTER:
         return 100 * value
-    if unit in _SAVED:
-        return value
     return math.exp(min(-value, 700.0))
 
 
@@ -53,7 +73,7 @@ def shown(value: float, unit: Unit = "percent") -> str:
         return f"{value:.3g}"
     if unit == "points":
         return points(value / 100)
-    digits = _SAVED[unit].digits if unit in _SAVED else {"percent": 1, "perplexity": 2}[unit]
+    digits = _AS_IS[unit].digits if unit in _AS_IS else {"percent": 1, "perplexity": 2}[unit]
     return f"{value:.{digits}f}"
 
 
@@ -70,9 +90,9 @@ def ratio(difference: float) -> str:
 
 def gained(gain: float, unit: Unit) -> str:
     """A gain as what it makes of a score: points, a ratio of perplexities (below 1 is better), or
-    bits per byte or nats per token (below 0 is better)."""
-    if unit in _SAVED:
-        return _SAVED[unit].step(gain).replace("-", "−")
+    bits per byte or nats per token (below 0 is better), or plain numbers."""
+    if unit in _AS_IS:
+        return _AS_IS[unit].step(gain).replace("-", "−")
     return points(gain) if unit in MORE_IS_BETTER else ratio(gain)
 
 

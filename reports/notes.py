@@ -16,6 +16,7 @@ from qwen_eval.protocol import (
     metric_difference,
 )
 
+from .figures import shown, unit_of
 from .plain import one_line
 from .view import Report, RunView, Score
 
@@ -45,6 +46,11 @@ def _caveats_of(run: RunView, say: Say) -> Iterator[str]:
             yield say("%(task)s of %(run)s: %(count)s of %(all)s samples excluded as too short.",
                       task=name, run=label, count=excluded,
                       all=score.counts["samples"])  # fmt: skip
+        for metric, figure in score.whole.items():
+            value = "–" if figure.value is None else shown(figure.value, unit_of(metric))
+            yield say("%(task)s of %(run)s: %(figure)s; made by %(by)s, without an interval.",
+                      task=name, run=label, figure=one_line(f"{metric} {value}", 120),
+                      by=one_line(figure.by, 200))  # fmt: skip
         if score.info.data_kind == "sample":
             yield say("%(task)s: SAMPLE questions written for this project, not the benchmark.",
                       task=name)  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs, differing_fields
 from qwen_eval.errors import RefusedError
-from qwen_eval.metrics import Estimate, TaskMetrics, figure_of, stored, summarise
+from qwen_eval.metrics import Estimate, TaskMetrics, Whole, figure_of, stored, summarise
 from qwen_eval.paired import holm
 from qwen_eval.paper import Figure, published
 from qwen_eval.results import Run, TaskInfo
@@ -28,7 +28,8 @@ SCHEMA = 1
 class Score:
     """A task's result in one run. `invalid` lists the limits passed, `groups` are subjects or
     lengths, `outcomes` how many samples ended in which way, `judged` the shares that a human study
-    called win, tie and loss, by group. `detectable`: the smallest drop that so many items show."""
+    called win, tie and loss, by group. `detectable`: the smallest drop that so many items show.
+    `whole`: figures that are no means over samples, by name."""
 
     task: str
     info: TaskInfo
@@ -41,6 +42,13 @@ class Score:
     outcomes: dict[str, int]
     judged: dict[str, dict[str, float]]
     detectable: float
+    whole: dict[str, Whole] = field(default_factory=dict)
+
+    @property
+    def whole_figure(self) -> float | None:
+        """The score itself, where it is one of the whole set."""
+        own = self.whole.get(self.info.metric)
+        return own.value if own else None
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,7 @@ def _score(run: Run, info: TaskInfo, said: TaskMetrics | None) -> Score:
         outcomes=shares(records, info.metric),
         judged=win_tie_loss(records),
         detectable=detectable_difference(max(len(records), 1)),
+        whole=found.whole,
     )
 
 

@@ -37,8 +37,10 @@ from qwen_eval.model.tokenizer import Tokenizer, load_tokenizer
 from qwen_eval.model.weights import load_model
 from qwen_eval.types import (
     CountRequest,
+    Decoding,
     GenerateRequest,
     LoglikelihoodRequest,
+    Message,
     ModelRequest,
     PerplexityRequest,
     Prompt,
@@ -170,22 +172,66 @@ class NativeBackend:
                 tuple(ids), tuple(map(tuple, options)), self._shared(request.prompt, truncated)
             )
             return self.engine.submit(scored), len(ids), truncated
-        d = request.decoding
-        if d.max_tokens >= limit:  # so it is for every sample: nothing needs to be asked
-            raise UserError(
-                f"replies of up to {d.max_tokens} tokens do not fit this model's context of {limit}"
-            )
-        ids, truncated = _fit(
-            self._encode_prompt(request.prompt), limit - d.max_tokens, request.prompt
+        room = self._room(request.decoding)
+        ids, truncated = _fit(self._encode_prompt(request.prompt), room, request.prompt)
+        shared = self._shared(request.prompt, truncated)
+        return (
+            self.engine.submit(self._generate(ids, request.decoding, shared)),
+            len(ids),
+            truncated,
         )
-        generate = Generate(
+
+    def submit_ids(
+        self,
+        ids: Sequence[int],
+        wanted: Decoding | Sequence[Sequence[int]],
+        shared: int | None = None,
+    ) -> int:
+        """Queue a prompt that is encoded already, for a reply or for the log-probabilities of
+        continuations; what does not fit is cut from the left. `shared`: of the first ids, those
+        that other prompts may begin with as well, None for all.
+
+        Raises ValueError for what the engine cannot serve."""
+        request_id = self._next_id
+        self._next_id += 1
+        request: ModelRequest
+        if isinstance(wanted, Decoding):
+            request = GenerateRequest(Prompt(), wanted)
+            kept, truncated = _fit(list(ids), self._room(wanted), request.prompt)
+            engine_id = self.engine.submit(self._generate(kept, wanted, shared))
+        else:
+            request = LoglikelihoodRequest(Prompt(), ("",) * len(wanted))
+            room = self.engine.config.max_length - max(map(len, wanted)) + 1
+            kept, truncated = _fit(list(ids), room, request.prompt)
+            options = tuple(map(tuple, wanted))
+            engine_id = self.engine.submit(ScoreContinuations(tuple(kept), options, shared))
+        self._asked[engine_id] = (request, len(kept), truncated)
+        self._engine_ids[engine_id] = request_id
+        return request_id
+
+    def _room(self, decoding: Decoding) -> int:
+        limit = self.engine.config.max_length
+        if decoding.max_tokens >= limit:  # so it is for every sample: nothing needs to be asked
+            raise UserError(
+                f"replies of up to {decoding.max_tokens} tokens do not fit this model's context of "
+                f"{limit}"
+            )
+        return limit - decoding.max_tokens
+
+    def _generate(self, ids: Sequence[int], d: Decoding, shared: int | None) -> Generate:
+        return Generate(
             tuple(ids),
             Sampling(d.max_tokens, d.temperature, d.top_p, d.top_k, d.repetition_penalty, d.seed),
             frozenset(self.tokenizer.stop_ids),
             self._stops_at(d.stop),
-            self._shared(request.prompt, truncated),
+            shared,
         )
-        return self.engine.submit(generate), len(ids), truncated
+
+    def chat_text(self, turns: Sequence[Message], *, goes_on: bool) -> str:
+        """A conversation as one text with its control tokens written out. `goes_on`: the last turn
+        is the beginning of a reply that is to be continued; else a reply is to begin behind it."""
+        said = [(turn.role, turn.content) for turn in turns]
+        return chatml.chat_text(said, self.tokenizer, goes_on=goes_on)
 
     def _encode_prompt(self, prompt: Prompt) -> list[int]:
         if prompt.messages:

@@ -124,7 +124,8 @@ def _ask_missing(
     from qwen_eval.results import sample_record
     from qwen_eval.runner import Runner
 
-    solvers = {task.info.recipe: solver_of(task) for task in tasks}
+    max_length = backend.info().max_length
+    solvers = {task.info.recipe: solver_of(task, max_length) for task in tasks}
     items = [item for task in tasks for item in task.items]
     if rank:
         missing = [i for i in items if (i.recipe, i.sample.id) not in writer.done_before]
@@ -168,6 +169,7 @@ def _summarise(tasks: list[LoadedTask], writer: RunWriter) -> Measured:
                     by_design=task.by_design,
                     also=task.spec.also,
                     macro=task.recipe.macro,
+                    whole=task.whole(records),
                 ),
             )
         )

@@ -21,6 +21,7 @@ from qwen_eval.cli import (
     explain,
     gate,
     history,
+    lm_eval,
     models,
     perf,
     report,
@@ -73,6 +74,7 @@ app.add_typer(train.app, name="train")
 app.command("convert")(convert.command)
 app.command("perf")(perf.command)
 app.command("chat")(chat.command)
+app.command("lm-eval", context_settings=lm_eval.THEIRS)(lm_eval.command)
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(annotate.app, name="annotate")
 

@@ -53,6 +53,11 @@ def command(options: RescoreOptions) -> None:
     solvers = {name: task.solver for name, task in info.tasks.items()}
     names = [name for name, solver in solvers.items() if solver in READING or own_file(solver)]
     if not names:
+        if any(task.solver == "lm_eval" for task in info.tasks.values()):
+            raise UserError(
+                f"{options.run}: tasks of lm-evaluation-harness have filters of their own, which "
+                "were all applied as they ran; rescore has no other scorers for them"
+            )
         raise UserError(f"{options.run}: texts were scored there, no reply was read")
     records = read_samples(options.run)
     if not any(r.task in names and r.status != "error" for r in records):

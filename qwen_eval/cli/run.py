@@ -39,7 +39,7 @@ _CONTEXT = ("ntk", "ntk_chunks", "logn", "window", "window_sizes", "yarn")
 class RunOptions:
     """The options of `run`."""
 
-    tasks: Annotated[str, typer.Option(help="Tasks or suites, comma-separated: tiny,mmlu@qwen.")]
+    tasks: Annotated[str, typer.Option(help="Tasks or suites: tiny,mmlu@qwen,lm_eval:piqa.")]
     model: Annotated[str, typer.Option(help="What to judge; see `qwen-eval models`.")] = "tiny"
     data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
     task_path: TaskPath = None
@@ -180,7 +180,7 @@ def _run(
 
     info = run_info(tasks, asdict(backend.info()), sandbox, options)
     # As they were named: a suite has one name and many tasks.
-    names = "-".join(filter(None, re.split(r"[,\s]+", options.tasks))).replace("@strict", "")
+    names = "-".join(filter(None, re.split(r"[,\s/:]+", options.tasks))).replace("@strict", "")
     model = str(info.model["name"]).replace("/", "-").replace(":", "-")
     out = options.out or Path("runs") / f"{model}-{names}-{identity_digest(info)}"
     asked = ask(tasks, backend, sandbox, info, out)

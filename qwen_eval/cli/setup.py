@@ -14,22 +14,28 @@ from qwen_eval.errors import MissingDataError, MissingToolError, UserError
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend, BackendOptions
     from qwen_eval.datasets import TaskData
-    from qwen_eval.results import TaskInfo
+    from qwen_eval.lm_eval.documents import Rendered
+    from qwen_eval.lm_eval.loading import Benchmark
+    from qwen_eval.metrics import Whole
+    from qwen_eval.results import SampleRecord, TaskInfo
     from qwen_eval.taskspec import Recipe, TaskSpec
     from qwen_eval.types import Item
 
 DTYPES = ("auto", "float32", "bfloat16")
 LANGUAGES = ("en", "zh")
+LM_EVAL = "lm_eval:"  # what the names of tasks of lm-evaluation-harness begin with
 DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task under one recipe with its items, ready to be asked."""
+    """A task under one recipe with its items, ready to be asked. `harness`: what else it takes to
+    ask one of lm-evaluation-harness."""
 
     spec: TaskSpec
     info: TaskInfo
     items: list[Item]
+    harness: Rendered | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -40,6 +46,14 @@ class LoadedTask:
     def solver(self) -> str:
         """What asks it."""
         return self.info.solver
+
+    def whole(self, records: Sequence[SampleRecord]) -> dict[str, Whole]:
+        """The figures that are made of the whole set, by their metrics' names."""
+        if self.harness is None:
+            return {}
+        from qwen_eval.lm_eval.figures import whole_figures
+
+        return whole_figures(self.harness.task, records)
 
     @property
     def length(self) -> int:
@@ -119,9 +133,10 @@ def load_tasks(
     seed: int = 0,
     paths: Sequence[Path] = (),
 ) -> list[LoadedTask]:
-    """`tiny,mmlu,gsm8k@qwen` → tasks with rendered items, those of a suite one by one. `seed`: of
-    the recipes that draw replies. `paths`: folders of a user's own tasks. Of a suite, tasks whose
-    data are not there, or what runs their programs, are left out, and a line says so.
+    """`tiny,mmlu,gsm8k@qwen,lm_eval:piqa` → tasks with rendered items, those of a suite one by
+    one, those of lm-evaluation-harness last. `seed`: of the recipes that draw replies. `paths`:
+    folders of a user's own tasks. Of a suite, tasks whose data are not there, or what runs their
+    programs, are left out, and a line says so.
 
     Raises UserError for any mistake in them."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -131,15 +146,18 @@ def load_tasks(
     from qwen_eval.suites import expand
     from qwen_eval.taskspec import find_task, recipe_id
 
-    found = [find_task(name, paths) for name in expand(wanted, paths)]
-    recipes = [f"{spec.name}@{recipe}" for spec, recipe in found]
-    if len(set(recipes)) < len(found):
+    ours = expand([name for name in wanted if not name.startswith(LM_EVAL)], paths)
+    own = [find_task(name, paths) for name in ours]
+    theirs = _of_harness([name for name in wanted if name.startswith(LM_EVAL)])
+    recipes = [f"{spec.name}@{recipe}" for spec, recipe in own]
+    recipes += [benchmark.recipe for benchmark in theirs]
+    if len(set(recipes)) < len(recipes):
         raise UserError(f"--tasks {names}: a task is named twice")
     limits = parse_limits(limit, recipes)
     # Recipes of a task ask the same rows, which may be books: they are read once.
     sources: dict[str, TaskData] = {}
     tasks, missing = list[LoadedTask](), dict[str, str]()
-    for name, (spec, recipe) in zip(recipes, found, strict=True):
+    for name, (spec, recipe) in zip(recipes, own, strict=False):
         try:
             _check_language(spec)
             if spec.name not in sources:
@@ -151,9 +169,25 @@ def load_tasks(
             missing[name] = str(error)
     for name, reason in missing.items():
         say(f"{name}: left out of the suite: {reason}")
+    tasks += [_load_benchmark(one, limits.get(one.recipe)) for one in theirs]
     if not tasks:
         raise UserError(f"--tasks {names}: nothing is left; name a mirror of the data with --data")
     return tasks
+
+
+def _of_harness(names: Sequence[str]) -> list[Benchmark]:
+    if not names:
+        return []
+    from qwen_eval.lm_eval.loading import benchmarks
+
+    return [one for name in names for one in benchmarks(name)]
+
+
+def _load_benchmark(benchmark: Benchmark, limit: int | None) -> LoadedTask:
+    from qwen_eval.lm_eval.documents import render
+
+    rendered = render(benchmark, limit)
+    return LoadedTask(rendered.spec, rendered.info, rendered.items, rendered)
 
 
 def _check_language(spec: TaskSpec) -> None:

@@ -13,11 +13,17 @@ if TYPE_CHECKING:
     from qwen_eval.types import Item, Solver
 
 
-def solver_of(task: LoadedTask) -> Callable[[Item], Solver]:
-    """The solver of a task's recipe, ready to be given items."""
+def solver_of(task: LoadedTask, max_length: int = 0) -> Callable[[Item], Solver]:
+    """The solver of a task's recipe, ready to be given items. `max_length`: the model's context in
+    tokens, which tasks of lm-evaluation-harness cut long texts by."""
     from qwen_eval.tasks.solvers import find_solver
     from qwen_eval.tasks.solvers.react import react
 
+    if task.harness is not None:
+        from qwen_eval.lm_eval.solving import solve
+
+        documents, scoring = task.harness.documents, task.harness.benchmark.scoring
+        return lambda item: solve(item, documents[item.sample.id], scoring, max_length)
     if task.solver == "react":
         return partial(react, tokenise=_qwen_tokens())
     return find_solver(task.solver, task.spec.folder)

@@ -97,6 +97,8 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
         score, interval = ("–", "–")
         if metrics.overall:
             score, interval = written(metrics.overall, metrics.metric)
+        elif metrics.metric in metrics.whole:
+            score, interval = whole_figure(metrics, metrics.metric), "none"
         if metrics.invalid:
             score, interval = "", "[red]invalid[/]"
         data = "[bold red]SAMPLE[/]" if task.info.data_kind == "sample" else task.info.data_kind
@@ -114,6 +116,12 @@ def results_table(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> ResultsTabl
     return ResultsTable(tuple(lines))
 
 
+def whole_figure(metrics: TaskMetrics, name: str) -> str:
+    """A figure of the whole set as it is read; a dash where it could not be made."""
+    value = metrics.whole[name].value
+    return "–" if value is None else measure_of(name).shown(value)
+
+
 def footnotes(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> list[str]:
     """What a reader must know beside the numbers, one line each."""
     notes = []
@@ -126,10 +134,16 @@ def footnotes(rows: Sequence[tuple[LoadedTask, TaskMetrics]]) -> list[str]:
         if metrics.invalid:
             notes.append(f"{metrics.recipe} is invalid: {'; '.join(metrics.invalid)}")
         if excluded := metrics.counts.get("excluded"):
+            why = "without a value" if task.harness else "as too short for the recipe"
             notes.append(
-                f"{metrics.recipe}: {excluded} of {metrics.counts['samples']} samples excluded as "
-                "too short for the recipe"
+                f"{metrics.recipe}: {excluded} of {metrics.counts['samples']} samples excluded "
+                f"{why}"
             )
+        notes += [
+            f"{metrics.recipe}: {name} {whole_figure(metrics, name)}, made by {figure.by} of "
+            f"{figure.n} samples at once, so without an interval"
+            for name, figure in metrics.whole.items()
+        ]
         if task.info.data_kind == "sample":
             notes.append(
                 f"{metrics.recipe}: SAMPLE questions of this project, not the benchmark; name a "

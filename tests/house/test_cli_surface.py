@@ -213,6 +213,7 @@ SURFACE = {
         "--top-p",
         "--seed",
     },
+    "lm-eval": {"arguments"},
     "sandbox doctor": {"--all", "--json"},
     "annotate": set(),
     "annotate judge": {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.errors import UserError
-from qwen_eval.model.chatml import encode_chat
+from qwen_eval.model.chatml import chat_text, encode_chat
 from qwen_eval.model.tokenizer import FastTokenizer
 from tests.model.toy_folder import toy_tokenizer
 
@@ -38,6 +38,20 @@ def test_ids_are_those_of_the_models_own_template(
         messages, add_generation_prompt=prompt
     )
     assert list(encode_chat(turns, smol, add_generation_prompt=prompt).ids) == theirs["input_ids"]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_the_text_is_that_of_the_models_own_template(
+    smol: FastTokenizer, smollm2: Path, goes_on: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    turns = [*TURNS, ("assistant", "It begins")] if goes_on else TURNS
+    messages = [{"role": role, "content": content} for role, content in turns]
+    theirs = AutoTokenizer.from_pretrained(smollm2).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+    )
+    assert chat_text(turns, smol, goes_on=goes_on) == theirs
 
 
 def test_spans_hold_what_each_turn_says(smol: FastTokenizer) -> None:

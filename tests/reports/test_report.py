@@ -296,8 +296,8 @@ def sentences() -> set[str]:
     """Every English text that the page may say."""
     found: set[str] = set(OUTCOMES) | set(render._BROWSER_WORDS.values())
     found |= {"exact McNemar", "clustered", "bootstrap", "Table", "Figure", "same", "points"}
-    found |= set(SENTENCES.values()) | set(UNPUBLISHED.values())
-    for unit in ("perplexity", "bits per byte", "nats per token"):
+    found |= set(SENTENCES.values()) | set(UNPUBLISHED.values()) | {"plain number"}
+    for unit in ("perplexity", "bits per byte", "nats per token", "number"):
         found |= {unit, f"{unit}, less is better"}
     for path in render.TEMPLATES.glob("*.html"):
         text = path.read_text(encoding="utf-8")
