@@ -210,26 +210,6 @@ def renamed(hub: Hub, row: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"hub {hub.path}: columns: {reason}") from error
 
 
-def lm_eval_exemplars(name: str, count: int) -> list[Row]:
-    """The fixed exemplars of a task file of the installed lm-eval package."""
-    import importlib.util
-
-    import yaml
-
-    found = importlib.util.find_spec("lm_eval")  # finds the folder without importing the package
-    if found is None or not found.submodule_search_locations:
-        raise UserError("this recipe takes its exemplars from the package lm-eval: install it")
-    path = Path(found.submodule_search_locations[0]) / "tasks" / name
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        rows = raw["fewshot_config"]["samples"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: no exemplars found; lm-eval 0.4.13 is known to work") from error
-    if len(rows) < count:
-        raise UserError(f"{path}: {len(rows)} exemplars, {count} are needed")
-    return list(rows[:count])
-
-
 def write_mirror(data: TaskData, folder: Path) -> list[Path]:
     """Write every split of a task as compressed JSON lines in the mirror's layout; splits that
     share a file there are told apart by their `where`."""

@@ -8,8 +8,10 @@ whose exponential is the perplexity: models with one tokenizer can be told apart
 positives, calls of a tool where none is wanted, less is better as well, and so of arguments that
 only a lenient reader takes. A net
 preference is wins minus losses of people's votes, from -1 to 1: an item weighs as much as it has
-votes, so that the mean over items is the one over all votes. Metrics of lm-evaluation-harness that
-are none of these are plain numbers, whose names say themselves which way is better (named()).
+votes, so that the mean over items is the one over all votes. So a prompt weighs as much as it has
+instructions, where the share of instructions that were followed is asked for. Metrics of
+lm-evaluation-harness that are none of these are plain numbers, whose names say themselves which way
+is better (named()).
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ UNBOUNDED = 1e308  # the bound of an interval that has none
 SHARE = Measure()
 BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
 NATS_PER_TOKEN = Measure(-1, "tokens", 1.0, 4, "nats per token")
-LESS = Measure(-1)
+LESS_SHARE = Measure(-1)
 NET_PREFERENCE = Measure(weight="votes", polled=True)
 PLAIN = "plain numbers"
 MORE = Measure(1, None, 1.0, 4, PLAIN)
@@ -85,12 +87,15 @@ _NAMED = {
     "(of the whole set, more is better)": WHOLE_MORE,
     "(of the whole set, less is better)": WHOLE_LESS,
 }
+OF_INSTRUCTIONS = Measure(weight="instructions")
 _OTHERS = {
+    "inst_level_strict": OF_INSTRUCTIONS,
+    "inst_level_loose": OF_INSTRUCTIONS,
     "bits_per_byte": BITS_PER_BYTE,
     "nats_per_token": NATS_PER_TOKEN,
     "net_preference": NET_PREFERENCE,
-    "false_positive": LESS,
-    "lenient_arguments": LESS,
+    "false_positive": LESS_SHARE,
+    "lenient_arguments": LESS_SHARE,
 }
 
 

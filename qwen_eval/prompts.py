@@ -14,8 +14,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from qwen_eval.datasets import TaskData, lm_eval_exemplars
+from qwen_eval.datasets import TaskData
 from qwen_eval.errors import UserError
+from qwen_eval.exemplars import lm_eval_exemplars
 from qwen_eval.fileio import text_hash
 from qwen_eval.taskspec import Recipe
 from qwen_eval.templates import evaluate, fill

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qwen_eval.cli.progress import Progress, progress
 from qwen_eval.cli.setup import say
-from qwen_eval.errors import UserError
+from qwen_eval.errors import MissingDataError, UserError
 
 if TYPE_CHECKING:
     from qwen_eval.train.data.decontaminate import KnownTests
@@ -39,7 +39,11 @@ def tests_of(settings: Decontaminate, data: Path) -> KnownTests:
             continue  # whole books: to quote one is to know no answer
         file = spec.splits[spec.eval_split].mirror
         there = file is not None and (data / file).is_file()
-        source = open_data(spec, data if there else None)
+        try:
+            source = open_data(spec, data if there else None)
+        except MissingDataError as error:
+            say(f"{name}: NOTHING of its test set is known ({error})")
+            continue
         sample = source.kind == "sample" and file is not None
         if sample:
             say(f"{name}: only the project's SAMPLE is known, not the benchmark's test set")

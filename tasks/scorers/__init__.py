@@ -13,7 +13,22 @@ from qwen_eval.errors import UserError
 from qwen_eval.types import Item, Score
 
 from ..own import own_file, own_function
-from . import answers, letters, numbers, options, programs, retrieval, tool_calls, verdicts
+from . import (
+    answers,
+    big_bench_hard,
+    examinations,
+    instructions,
+    letters,
+    mathematics,
+    numbers,
+    options,
+    passages,
+    programs,
+    retrieval,
+    tool_calls,
+    verdicts,
+    written_numbers,
+)
 
 Scorer = Callable[[str, str, str], Score]
 """(reply, target, metric) → Score."""
@@ -32,6 +47,19 @@ SCORERS: dict[str, Scorer] = {
     "lm_eval_strict_match": numbers.lm_eval_strict_match,
     "lm_eval_flexible_extract": numbers.lm_eval_flexible_extract,
     "qwen_last_digits": numbers.qwen_last_digits,
+    "qwen_last_number": numbers.qwen_last_number,
+    "written_number": written_numbers.written_number,
+    "thousandth": written_numbers.thousandth,
+    "thousandth_first": written_numbers.thousandth_first,
+    "math_answer": mathematics.math_answer,
+    "lm_eval_minerva": mathematics.lm_eval_minerva,
+    "bbh_answer": big_bench_hard.bbh_answer,
+    "lm_eval_get_answer": big_bench_hard.lm_eval_get_answer,
+    "short_answer": passages.short_answer,
+    "lm_eval_short_answer": passages.lm_eval_short_answer,
+    "chinese_span": passages.chinese_span,
+    "letters": examinations.letters,
+    "letters_or_formula": examinations.letters_or_formula,
     "first_number": retrieval.first_number,
     "inclusion": retrieval.inclusion,
     "answered": answers.answered,
@@ -47,6 +75,7 @@ VOTES: dict[str, Callable[[str], Hashable]] = {
 """What two answers must have in common to be one vote; of other scorers their text."""
 
 ITEM_SCORERS: dict[str, ItemScorer] = {
+    "instructions": instructions.instructions,
     "letter": letters.letter,
     "qwen_chat_mmlu": letters.qwen_chat_mmlu,
     "qwen_chat_ceval": letters.qwen_chat_ceval,

@@ -70,6 +70,23 @@ def number(text: str, target: str, metric: str) -> Score:
     return Score({metric: float(abs(value - gold) <= TOLERANCE)}, answer=found.strip())
 
 
+def qwen_last_number(text: str, target: str, metric: str) -> Score:
+    """The released evaluate_chat_gsm8k.py: the last number with its sign, thousands separators and
+    decimals, right within 1e-4.
+
+    A number with leading zeros is no answer, because Python evaluates none; `16-3` ends in -3.
+    """
+    pattern = r"([+-])?(?=([0-9]|\.[0-9]))(0|([1-9](\d{0,2}(,\d{3})*)|\d*))?(\.\d*)?(?=\D|$)"
+    found = [match[0] for match in re.finditer(pattern, text, re.ASCII)]
+    last = found[-1].replace(",", "").replace("+", "") if found else ""
+    value = None if re.match(r"-?0\d", last) else parse_number(last)
+    if value is None:
+        return Score({metric: 0.0}, status="no_answer")
+    gold = parse_number(target)
+    assert gold is not None, f"target {target!r} is not a number"
+    return Score({metric: float(abs(value - gold) <= TOLERANCE)}, answer=last)
+
+
 def lm_eval_strict_match(text: str, target: str, metric: str) -> Score:
     """lm-evaluation-harness, gsm8k_cot, filter strict-match: first `The answer is N.`
 

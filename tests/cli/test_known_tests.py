@@ -28,12 +28,14 @@ def test_books_that_are_read_are_no_test_set(
                 file.write(json.dumps({"text": BOOK * 9}) + "\n")
     known = known_tests.tests_of(Decontaminate(n=13), tmp_path)
     names = {name.removesuffix(" (sample)") for name in known.names}
-    assert set(task_names()) - names == {"longppl_en", "longppl_zh"}
+    said = capsys.readouterr().err
+    unknown = {line.partition(":")[0] for line in said.splitlines() if "NOTHING" in line}
+    assert set(task_names()) - names - unknown == {"longppl_en", "longppl_zh"}
+    assert "ifeval: NOTHING of its test set is known (--tasks ifeval: no data" in said
     assert known.found_in(BOOK * 2) is None
     needle = "Ruvane Thessaly wrote her last quartet on the back of a railway timetable."
     question = "On the back of what did Ruvane Thessaly write her last quartet?"
     assert known.found_in(f"Once {needle} So it is told.") == "needle_en"
     assert known.found_in(f"Tell me: {question}") is None, "too short for 13 words"
-    said = capsys.readouterr().err
     assert "gsm8k: only the project's SAMPLE is known" in said
     assert "needle" not in said

@@ -25,6 +25,7 @@ CORE_LAYERS = {
             "taskspec",
             "suites",
             "datasets",
+            "exemplars",
             "prompts",
             "templates",
             "attribution",

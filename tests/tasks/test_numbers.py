@@ -103,16 +103,23 @@ PIECES = st.one_of(
 )
 
 
+READERS = sorted(
+    name
+    for name, scorer in SCORERS.items()
+    if scorer.__module__.endswith(("numbers", "retrieval", "answers", "verdicts"))
+)
+
+
 @given(st.lists(PIECES, max_size=8).map("".join))
 def test_no_text_is_too_strange(text: str) -> None:
-    for name in SCORERS:
+    for name in READERS:
         score = find_scorer(name)(text, "18", "m")
         assert score.status in ("scored", "no_answer")
         assert score.values["m"] in (0.0, 1.0)
 
 
 # `answered` holds a reply against nothing: people judge it.
-@pytest.mark.parametrize("name", sorted(SCORERS.keys() - {"answered"}))
+@pytest.mark.parametrize("name", sorted({*READERS} - {"answered"}))
 @pytest.mark.parametrize("digits", ["9" * 5000, "0." + "3" * 5000, "1/" + "7" * 5000])
 def test_more_digits_than_python_takes_are_never_right(name: str, digits: str) -> None:
     assert find_scorer(name)(f"The answer is {digits}.", "18", "m").values == {"m": 0.0}
@@ -134,6 +141,27 @@ def test_close_is_right_and_off_is_wrong() -> None:
 def test_qwens_reading_keeps_its_flaws(reply: str, answer: str | None) -> None:
     score = find_scorer("qwen_last_digits")(reply, "18", "m")
     assert score.answer == answer
+    assert (score.status == "no_answer") == (answer is None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "value"),
+    [
+        ("So she makes $18.", "18.", 1.0),
+        ("It is 18.00005 dollars", "18.00005", 1.0),
+        ("It is 18.001", "18.001", 0.0),
+        ("1,018 and then -18", "-18", 0.0),
+        ("16+18", "18", 1.0),
+        ("no 18 but 1,000,000", "1000000", 0.0),
+        ("018", None, 0.0),
+        ("none", None, 0.0),
+    ],
+)
+def test_qwens_chat_reading_takes_signs_separators_and_decimals(
+    reply: str, answer: str | None, value: float
+) -> None:
+    score = find_scorer("qwen_last_number")(reply, "18", "m")
+    assert (score.answer, score.values["m"]) == (answer, value)
     assert (score.status == "no_answer") == (answer is None)
 
 

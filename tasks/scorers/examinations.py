@@ -1,0 +1,71 @@
+"""Reading the letters that a written reply chooses: of one question, or of several in a row.
+
+A target is one answer for each question, separated by spaces: `C`, `BD` where several letters are
+right, `C A D` for three questions.
+"""
+
+from __future__ import annotations
+
+import re
+
+from qwen_eval.types import Score
+
+from .mathematics import math_answer
+
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_MARK = re.compile(
+    r"【答案】|答案|应选择?|选择|故选|\banswers?\b\s*(?:choice|option)?|\\boxed", re.IGNORECASE
+)
+# Letters that stand for themselves: no part of a word, and no article before one.
+_GROUP = re.compile(
+    r"(?<![A-Za-z\\])(?:[A-H](?:[\s,、和与&]+(?=[A-H](?![A-Za-z])))?)+(?![A-Za-z'])"
+    r"(?!(?<=A) (?!is\b|was\b|because\b|as\b|since\b|and\b)[a-z])"
+)
+_BEHIND = 40  # characters between a mark and the first answer
+MARKS = 50  # that are tried
+
+
+def read_letters(text: str, questions: int) -> list[str]:
+    """The answers to so many questions, fewer if fewer are there. A single question may have
+    several letters, which come in order; one of several has one.
+
+    Read behind the last mark, such as 【答案】 or "answer", that letters follow; without one, from
+    the reply's beginning for several questions, at its end for a single one.
+    """
+    text = text.translate(_WIDE)
+    chosen: list[str] = []
+    for mark in reversed(list(_MARK.finditer(text))[-MARKS:]):
+        behind = text[mark.end() :]
+        first = _GROUP.search(behind[: _BEHIND + 2])
+        if first:
+            chosen = [group[0] for group in _GROUP.finditer(behind)]
+            break
+    else:
+        chosen = [group[0] for group in _GROUP.finditer(text)]
+        chosen = chosen[-1:] if questions == 1 else chosen
+    groups = [re.sub(r"[^A-H]", "", group) for group in chosen]
+    if questions == 1:
+        return ["".join(sorted(set(groups[0])))] if groups else []
+    return list("".join(groups))[:questions]
+
+
+def letters(text: str, target: str, metric: str) -> Score:
+    """The share of questions whose letters are right; half a question for some, and no wrong one,
+    of several right letters, as the examination counts (GAOKAO-Bench, arXiv 2305.12474)."""
+    golds = target.split(" ")
+    found = read_letters(text, len(golds))
+    if not found:
+        return Score({metric: 0.0}, status="no_answer")
+    pairs = zip(found, golds, strict=False)
+    credit = sum(1.0 if f == g else 0.5 * (set(f) < set(g)) for f, g in pairs)
+    return Score({metric: credit / len(golds)}, answer=" ".join(found))
+
+
+def letters_or_formula(text: str, target: str, metric: str) -> Score:
+    """AGIEval: all letters of a choice, and no others, or the formula of a cloze."""
+    if not re.fullmatch(r"[A-H]+", target):
+        return math_answer(text, target, metric)
+    found = read_letters(text, 1)
+    if not found:
+        return Score({metric: 0.0}, status="no_answer")
+    return Score({metric: float(found[0] == target)}, answer=found[0])
