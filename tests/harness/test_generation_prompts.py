@@ -51,11 +51,11 @@ def test_math_is_minervas_prompt(column: str) -> None:
     shots = scope["list_fewshot_samples"]()
     assert len(shots) == config["num_fewshot"] == 4
     text = "".join(f"{scope['doc_to_text'](shot)} {shot['solution']}\n\n" for shot in shots)
-    for name in ("math", "math@lm-eval", "math@qwen"):
+    for name in ("competition_math", "competition_math@lm-eval", "competition_math@qwen"):
         item = first(name, {"test": [row]})
         assert item.prompt.full_text == text + scope["doc_to_text"]({"problem": row[column]})
         assert list(item.decoding.stop) == config["generation_kwargs"]["until"]
-    assert first("math@lm-eval", {"test": [row]}).decoding.max_tokens == 256
+    assert first("competition_math@lm-eval", {"test": [row]}).decoding.max_tokens == 256
 
 
 def test_bbh_is_lm_evals_prompt(mirror: Path) -> None:

@@ -1,4 +1,8 @@
-"""Every recipe that reads or weighs replies: who knows all is right, who guesses is at chance."""
+"""Tasks of options, weighed or chosen in words: who knows all is right, who guesses is at chance.
+
+Tasks whose answers are written are in test_generation_tasks.py, programs and agents in files of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -69,13 +73,13 @@ MADE: dict[str, dict[str, list[dict[str, Any]]]] = {
         for split in ("test", "train")
     },
 }
-SOLVED = ("choice", "contexts", "continuation", "generate")
+CHOSEN = ("choice", "contexts", "continuation")
 RECIPES = [
     f"{name}@{recipe}"
     for name in task_names()
     for spec, _ in [find_task(name)]
     for recipe in spec.recipes
-    if spec.solver_of(recipe) in SOLVED and not name.startswith(("tiny_", "human300"))
+    if spec.solver in CHOSEN and not name.startswith("tiny_")
 ]
 
 

@@ -43,13 +43,13 @@ MADE: dict[str, dict[str, list[dict[str, Any]]]] = {
         "train": [{"question": f"what is {i}", "answer": [f"number {i}"]} for i in range(6)],
     },
 }
-TASKS = ("gsm8k", "math", "math500", "math401", "math23k", "bbh", "cmath", "natural_questions",
+TASKS = ("gsm8k", "competition_math", "math500", "math401", "math23k", "bbh", "cmath", "natural_questions",
          "cmrc2018", "ifeval", "gaokao_bench", "agieval")  # fmt: skip
 RECIPES = [f"{task}@{recipe}" for task in TASKS for recipe in find_task(task)[0].recipes]
 # The released reading takes no sign; nothing follows a prompt of IFEval but what a model writes.
 WITHOUT_ORACLE = ("gsm8k@qwen", "ifeval@")
 CHANCE = {"gaokao_bench": 0.25, "agieval": 0.25, "bbh": 0.25, "ifeval": 0.3}
-SLOWLY_READ = ("math", "ifeval")  # by libraries, in a process of their own
+SLOWLY_READ = ("competition_math", "ifeval")  # by libraries, in a process of their own
 
 
 def items_of(name: str, mirror: Path, rows: int = 40) -> list[Item]:
@@ -105,6 +105,6 @@ def test_agieval_has_letters_or_a_formula(mirror: Path) -> None:
 
 
 def test_the_suite_of_the_papers_mathematics() -> None:
-    assert [name.partition("@")[0] for name in expand(["qwen-paper-math"])] == [
+    assert [name.partition("@")[0] for name in expand(["math"])] == [
         "gsm8k", "math500", "math401", "math23k",
     ]  # fmt: skip
