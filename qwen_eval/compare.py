@@ -117,7 +117,7 @@ def differing_fields(name: str, baseline: Run, candidate: Run) -> Iterator[tuple
     for field in FIELDS:
         if getattr(a, field) != getattr(b, field):
             yield field, str(getattr(a, field)), str(getattr(b, field))
-    if a.solver == "code" and baseline.info.containment != candidate.info.containment:
+    if a.runs_programs and baseline.info.containment != candidate.info.containment:
         yield "isolation", baseline.info.containment, candidate.info.containment
     pairs = joined(name, baseline, candidate)
     changed = sum((x.prefix, x.text) != (y.prefix, y.text) for x, y in pairs)

@@ -77,7 +77,7 @@ def judge(
     one of them ran, UserError for a rule about a task or an item that the candidate does not have.
     """
     for run in (baseline, candidate):
-        ran = any(task.solver == "code" for task in run.info.tasks.values())
+        ran = any(task.runs_programs for task in run.info.tasks.values())
         if ran and run.info.containment == NONE and "isolation" not in allow:
             raise RefusedError(
                 f"{run.folder}: its programs ran without a sandbox and may have forged their "

@@ -239,7 +239,7 @@ def _results_of(run: Run) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
             digest = text_hash(json.dumps(items))
             lists[digest] = _packed(items)
             key = {name: str(getattr(info, name)) for name in (*FIELDS, "prompts_digest")}
-            if info.solver == "code":
+            if info.runs_programs:
                 key["isolation"] = run.info.containment
             overall = metrics[task]["overall"] or {}
             point = {

@@ -70,6 +70,8 @@ class Renderer:
             window=recipe.window,
             hidden=self._hidden(row),
             repeats=recipe.repeats,
+            cells=recipe.cells or 0,
+            repair=recipe.repair is not False,
             also=self.spec.also,
             program=self._program(row) if self.spec.program is not None else None,
         )
@@ -220,6 +222,8 @@ def prompts_digest(items: Iterable[Item]) -> str:
             asked += f" {item.window}"
         if item.hidden is not None:
             asked += text_hash(f"{item.hidden}", 64)
+        if item.cells:
+            asked += f" {item.cells} {item.repair}"
         if item.repeats > 1:
             asked += f" {item.repeats}"
         lines.append(f"{item.sample.id} {prefix} {asked} {item.decoding}\n")

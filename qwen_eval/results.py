@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import canonical_json, encodable, file_hash, read_jsonl, text_hash
 from qwen_eval.sandbox.layers import NONE
-from qwen_eval.types import UNSCORED, Item, Response, Score
+from qwen_eval.types import RUN_PROGRAMS, UNSCORED, Item, Response, Score
 
 if TYPE_CHECKING:
     import pandas
@@ -87,6 +87,11 @@ class TaskInfo:
     max_prompt_tokens: int | None = None
     decoding: str = "greedy"
     macro: bool = False
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether its scores depend on what held the programs that a model wrote."""
+        return self.solver in RUN_PROGRAMS
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 Each sample is a generator. A bounded number of them is alive at a time: what they yield goes to
 the backend's queue or to the sandbox's workers, what comes back is sent in, and a Score ends them.
+Interpreter sessions cost memory while a model thinks, so fewer are open at a time; a sample that
+would open one more waits, and holds nobody up.
 One-shot tasks and long conversations so share one continuous batch. Knows nothing of files.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_args
@@ -18,14 +20,37 @@ from typing import Any, Protocol, get_args
 from qwen_eval.backends.base import Backend
 from qwen_eval.measures import measure_of
 from qwen_eval.results import MOST
-from qwen_eval.types import Item, JudgeRequest, ModelRequest, Response, Score, Solver, Status
+from qwen_eval.sessions import Interpreter, Sessions
+from qwen_eval.types import (
+    ExecuteRequest,
+    Item,
+    JudgeRequest,
+    ModelRequest,
+    Request,
+    Response,
+    Score,
+    Session,
+    Solver,
+    Status,
+)
+
+SESSIONS = 16  # samples that may have interpreter sessions open at a time
+MOST_REQUESTS = 100_000  # of one sample; a solver that asks for more will never end
 
 
 class Judge(Protocol):
-    """What runs programs: qwen_eval.sandbox.sandbox.Sandbox."""
+    """What judges programs: qwen_eval.sandbox.sandbox.Sandbox."""
 
     def judge(self, request: JudgeRequest) -> Response:
         """Run one program against its tests."""
+        ...
+
+
+class Room(Judge, Protocol):
+    """Where programs run, cells included: again the Sandbox."""
+
+    def interpreter(self, packages: tuple[str, ...], files: Mapping[str, bytes]) -> Interpreter:
+        """Open a session that runs cells."""
         ...
 
 
@@ -44,6 +69,7 @@ class _Live:
     item: Item
     solver: Solver
     responses: list[Response] = field(default_factory=list)
+    sessions: set[Session] = field(default_factory=set)
 
 
 class Runner:
@@ -53,11 +79,14 @@ class Runner:
         self,
         backend: Backend,
         solve: Callable[[Item], Solver],
-        judge: Judge | None = None,
+        judge: Room | None = None,
         judge_workers: int = 2,
     ) -> None:
         self._backend, self._solve, self._judge = backend, solve, judge
         self._pool = ThreadPoolExecutor(judge_workers) if judge else None
+        self._sessions = Sessions(judge.interpreter) if judge else None
+        self._holders = 0  # samples with sessions
+        self._waiting: deque[tuple[_Live, ExecuteRequest]] = deque()
         self._asked: dict[int, _Live] = {}
         self._judged: dict[Future[Response], _Live] = {}
         self._finished: deque[Finished] = deque()
@@ -69,7 +98,7 @@ class Runner:
         exhausted = False
         try:
             while True:
-                while not exhausted and len(self._asked) + len(self._judged) < concurrency:
+                while not exhausted and self._alive() < concurrency:
                     item = next(source, None)
                     if item is None:
                         exhausted = True
@@ -83,12 +112,16 @@ class Runner:
                     for request_id, response in self._backend.step():
                         self._deliver(self._asked.pop(request_id), response)
                 self._collect_judged()
-                if exhausted and not (self._asked or self._judged or self._finished):
+                if exhausted and not (self._alive() or self._finished):
                     return
         finally:
-            if self._pool:
-                # Whoever opened the judge closes it, which ends what still runs.
+            if self._pool and self._sessions:
+                # Whoever opened the judge closes it, which ends what it still judges.
                 self._pool.shutdown(wait=False, cancel_futures=True)
+                self._sessions.close_all()
+
+    def _alive(self) -> int:
+        return len(self._asked) + len(self._judged) + len(self._waiting)
 
     def _start(self, item: Item) -> None:
         live = _Live(item, self._solve(item))
@@ -105,14 +138,36 @@ class Runner:
             self._ask(live, request)
 
     def _ask(self, live: _Live, request: Any) -> None:
-        if isinstance(request, ModelRequest):
+        if len(live.responses) >= MOST_REQUESTS:
+            self._fail(live, f"solver: asked {MOST_REQUESTS:,} times and has not ended")
+        elif isinstance(request, ModelRequest):
             self._asked[self._backend.submit(request)] = live
-        elif not isinstance(request, JudgeRequest):
+        elif not isinstance(request, JudgeRequest | ExecuteRequest):
             self._fail(live, f"solver: it yields a {type(request).__name__}, which is no request")
         elif self._judge is None or self._pool is None:
             self._fail(live, "this task runs programs and no sandbox is open")
-        else:
+        elif isinstance(request, JudgeRequest):
             self._judged[self._pool.submit(self._judge.judge, request)] = live
+        elif live.sessions or self._holders < SESSIONS:
+            self._execute(live, request)
+        else:
+            self._waiting.append((live, request))
+
+    def _execute(self, live: _Live, request: ExecuteRequest) -> None:
+        assert self._pool is not None
+        assert self._sessions is not None
+        self._holders += not live.sessions
+        live.sessions.add(request.session)
+        self._judged[self._pool.submit(self._sessions.run, request)] = live
+
+    def _release(self, live: _Live) -> None:
+        """Close the sessions of a sample that has ended, and let the next one have its own."""
+        if live.sessions and self._pool and self._sessions:
+            for session in live.sessions:
+                self._pool.submit(self._sessions.close, session)
+            self._holders -= 1
+            if self._waiting:
+                self._execute(*self._waiting.popleft())
 
     def _deliver(self, live: _Live, response: Response) -> None:
         if not all(map(math.isfinite, response.logprobs)):
@@ -145,10 +200,12 @@ class Runner:
         if fault := _fault(score, live.item.metric):
             self._fail(live, fault)
             return
+        self._release(live)
         self._finished.append(Finished(live.item, live.responses, score))
 
     def _fail(self, live: _Live, reason: str) -> None:
         live.solver.close()
+        self._release(live)
         self._finished.append(
             Finished(live.item, live.responses, Score({}, status="error"), reason)
         )
@@ -160,10 +217,12 @@ def replay(
     judge: Judge | None = None,
     metric: str | None = None,
 ) -> Score:
-    """Drive one solver with the replies a run has stored; programs are judged anew.
+    """Drive one solver with the replies a run has stored; programs are judged anew. What cells put
+    out is stored as well, and is not run again.
 
-    Ends in an error score, `detail` saying why, where more is asked than is stored, where the
-    judge fails, where the solver does, or where its score lacks the `metric`, if one is named.
+    Ends in an error score, `detail` saying why, where more or something else is asked than is
+    stored, where the judge fails, where the solver does, or where its score lacks the `metric`, if
+    one is named.
     """
     stored = iter([response for response in responses if response.finish_reason != "judged"])
     try:
@@ -171,12 +230,12 @@ def replay(
         while True:
             if isinstance(request, JudgeRequest):
                 assert judge is not None
-                response: Response | None = judge.judge(request)
+                response = judge.judge(request)
             else:
-                response = next(stored, None)
-            if response is None or response.error is not None:
+                response = _stored(request, stored)
+            if response.error is not None:
                 solver.close()
-                return _error_score(response.error if response else "the solver asks for more")
+                return _error_score(response.error)
             request = solver.send(response)
     except StopIteration as end:
         score: Score = end.value
@@ -184,6 +243,15 @@ def replay(
         return _error_score(fault) if fault else score
     except Exception as error:
         return _error_score(f"solver: {type(error).__name__}: {error}")
+
+
+def _stored(request: Request, stored: Iterator[Response]) -> Response:
+    response = next(stored, None)
+    if response is None:
+        return Response(error="the solver asks for more")
+    if (response.finish_reason == "executed") is not isinstance(request, ExecuteRequest):
+        return replace(response, error=response.error or "the solver asks for something else")
+    return response
 
 
 def _error_score(reason: str | None) -> Score:

@@ -24,10 +24,11 @@ TASKS_DIR = catalogue.OURS
 DEFAULT_RECIPE = "strict"
 READ = {"perplexity": "bits_per_byte", "long_perplexity": "nats_per_token"}
 """Solvers that read texts and ask nothing, and what they measure."""
-OWN_KEYS = ("length", "span", "stride", "needle", "filler")
+OWN_KEYS = ("length", "span", "stride", "needle", "filler", "cells", "repair")
 OF_SOLVER = {
     "long_perplexity": (("length", "span"), ("length", "span", "stride")),
     "needle": (("length", "needle"), ("length", "needle", "filler")),
+    "code_interpreter": (("cells",), ("cells", "repair")),
 }
 """Keys that the recipes of some solvers need, and those they take; the others' have none."""
 SOLVERS = (
@@ -40,6 +41,8 @@ SOLVERS = (
     "long_perplexity",
     "needle",
     "react",
+    "code_interpreter",
+    "hf_agent",
 )
 
 
@@ -159,7 +162,8 @@ class Recipe(Closed):
     `max_prompt_tokens`: types.Prompt.max_tokens.
     `length`, `span` and `stride`: types.Window. `needle`: template of what is hidden between header
     and item; `filler`: a text that is repeated to hide it in, where it is not a split of the task.
-    Which of these a solver needs or takes: OF_SOLVER.
+    `cells`: how many an agent may run; `repair: false`: it is not heard again after one that
+    failed, nor after the last. Which of these a solver needs or takes: OF_SOLVER.
     """
 
     version: int = Field(ge=1)
@@ -189,6 +193,8 @@ class Recipe(Closed):
     stride: int | None = Field(default=None, ge=1)
     needle: str | None = None
     filler: str | None = Field(default=None, min_length=1)
+    cells: int | None = Field(default=None, ge=1)
+    repair: bool | None = None
 
     @model_validator(mode="after")
     def _window_fits(self) -> Recipe:

@@ -26,7 +26,8 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What a model is asked: `prefix` is shared by many samples (header and exemplars), `text` is
-    this sample's own part. `messages` replaces both where the model's chat template is to be used.
+    this sample's own part. `messages` replaces both where the model's chat template is to be used;
+    where the last turn is the assistant's, the model goes on with it.
 
     A prompt of more than `max_tokens` tokens keeps its last max_tokens - 1: the released MMLU
     script's own rule, with 2,048. None leaves only the model's own limit.
@@ -43,6 +44,17 @@ class Prompt:
         if self.messages:
             return "\n".join(f"{m.role}: {m.content}" for m in self.messages)
         return self.prefix + self.text
+
+    @property
+    def begun(self) -> str:
+        """What the assistant has written already of the turn that the model is to go on with."""
+        last = self.messages[-1] if self.messages else None
+        return last.content if last is not None and last.role == "assistant" else ""
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The messages before the turn that the model writes, or goes on with."""
+        return self.messages[:-1] if self.begun else self.messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +143,43 @@ class JudgeRequest:
     alone: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """A session of the sandbox's interpreter that a solver means to use: each object is one.
+
+    `packages`: installed ones that programs there may import; `files`: what lies in their folder;
+    `setup`: trusted code that runs before the first cell. It is opened with its first cell, and
+    closed when its sample ends in whichever way.
+    """
+
+    packages: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    setup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteRequest:
+    """Run a cell in a session, for at most `seconds` on the wall.
+
+    Answered as a notebook shows it: `text` is what was printed and the value of a last expression,
+    `passed` whether the cell ran to its end, `fault` why not, `figures` what it drew. What a cell
+    says of itself is a program's word: code that the solver trusts, run in the same session, may
+    have been tampered with by what ran there before.
+    """
+
+    session: Session
+    code: str
+    seconds: float = 10.0
+
+
 ModelRequest = GenerateRequest | LoglikelihoodRequest | PerplexityRequest | CountRequest
-Request = ModelRequest | JudgeRequest
-FinishReason = Literal["stop", "length", "scored", "judged", "error"]
+Request = ModelRequest | JudgeRequest | ExecuteRequest
+FinishReason = Literal["stop", "length", "scored", "judged", "executed", "error"]
+
+IN_SESSIONS = frozenset({"code_interpreter", "hf_agent"})
+"""Solvers that run what a model wrote cell by cell, and learn from it what to ask next."""
+RUN_PROGRAMS = frozenset({"code"}) | IN_SESSIONS
+"""Solvers that need a sandbox. Their results depend on whether something held the programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +191,8 @@ class Response:
     PerplexityRequest one per token.
     `token_counts`: tokens of each continuation, or of each text of a CountRequest. `greedy`:
     whether each continuation is what greedy decoding would have written. Counts are in tokens.
+    `passed`: the verdict on a program, or whether a cell ran to its end; `fault`: why it did not.
+    `figures`: the beginning of the SHA-256 of each picture that a cell left, not the picture.
     """
 
     text: str = ""
@@ -156,6 +204,8 @@ class Response:
     output_tokens: int = 0
     prompt_truncated: bool = False
     passed: bool | None = None
+    fault: str = ""
+    figures: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -230,6 +280,7 @@ class Item:
     prefix and its text, where the recipe hides something. `repeats`: how many replies are drawn,
     and `also` what is measured of them together (`pass@10`, `maj@8`), besides the metric.
     `program`: how a reply's program is judged; its `candidate` is what the program begins with.
+    `cells`: how many an agent may run, and with `repair` it goes on after one that failed.
     `fault`: why the sample cannot be asked; its runner makes an error of it. `folder` is the
     task's, where a scorer of its own lies.
     """
@@ -249,5 +300,7 @@ class Item:
     repeats: int = 1
     also: tuple[str, ...] = ()
     program: JudgeRequest | None = None
+    cells: int = 0
+    repair: bool = True
     fault: str = ""
     folder: Path | None = None

@@ -71,7 +71,11 @@ def _answer(answer: Facts | None, metric: str) -> Iterator[str]:
     if answer["error"]:
         yield f"  {one_line(answer['error'])}"
     for response in answer["responses"]:
-        if response.get("text"):
+        if response["finish_reason"] == "executed":
+            yield from _quoted("a cell put out", response.get("text", ""))
+            if response.get("fault"):
+                yield from _quoted("and failed", response["fault"])
+        elif response.get("text"):
             yield from _quoted(f"reply, ended by {response['finish_reason']}", response["text"])
         else:
             known = response.get("logprobs", ())

@@ -57,7 +57,7 @@ def _caveats_of(run: RunView, say: Say) -> Iterator[str]:
         elif n != of_all:
             yield say("%(task)s: %(n)s of %(all)s samples, a fixed random draw.",
                       task=name, n=n, all=of_all)  # fmt: skip
-    if any(score.info.solver == "code" for score in run.scores.values()):
+    if any(score.info.runs_programs for score in run.scores.values()):
         yield say("Programs ran under: %(isolation)s.", isolation=one_line(run.isolation))
 
 

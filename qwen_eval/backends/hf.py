@@ -237,14 +237,14 @@ class HfBackend(QueuedBackend):
         return kept, len(kept) < len(ids)
 
     def _chat_ids(self, prompt: Prompt) -> list[int]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
+        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
         try:
             text = self._tokenizer.apply_chat_template(
                 turns, add_generation_prompt=True, tokenize=False
             )
         except Exception as error:  # none there, or one that refuses a role in words of its own
             raise no_conversation(f"hf:{self._info.name}", error) from error
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self._tokenizer.encode(text + prompt.begun, add_special_tokens=False)
         return ids
 
     def _fit(self, ids: list[int], behind: int, prompt: Prompt) -> list[int]:

@@ -173,7 +173,12 @@ class LmEvalBackend(QueuedBackend):
         if prompt.messages:
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
             try:
-                return self._lm.apply_chat_template(turns)
+                whole = self._lm.apply_chat_template(turns[: len(prompt.turns)])
+                if not prompt.begun:
+                    return whole
+                if isinstance(whole, str):
+                    return whole + prompt.begun
+                return self._lm.apply_chat_template(turns, add_generation_prompt=False)
             except Exception as error:  # each of its models raises types of its own
                 name = self._info.detail["model"]
                 raise no_conversation(f"lm_eval:{name}", error) from error

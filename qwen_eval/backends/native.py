@@ -235,8 +235,9 @@ class NativeBackend:
 
     def _encode_prompt(self, prompt: Prompt) -> list[int]:
         if prompt.messages:
-            turns = [(message.role, message.content) for message in prompt.messages]
-            return list(chatml.encode_chat(turns, self.tokenizer, add_generation_prompt=True).ids)
+            turns = [(message.role, message.content) for message in prompt.turns]
+            chat = chatml.encode_chat(turns, self.tokenizer, add_generation_prompt=True)
+            return [*chat.ids, *self.tokenizer.encode(prompt.begun)]
         return self._begin() + self._encoder.encode(prompt.prefix, prompt.text)
 
     def _encode_options(self, request: LoglikelihoodRequest) -> tuple[list[int], list[list[int]]]:

@@ -161,6 +161,8 @@ class OpenAiBackend:
         body = _decoding(decoding)
         if prompt.messages:
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
+            if prompt.begun:  # in the words of vLLM and SGLang; others may refuse them
+                body |= {"add_generation_prompt": False, "continue_final_message": True}
             reply = self._post("chat/completions", body | {"messages": turns})
             text = (reply["choices"][0].get("message") or {}).get("content") or ""
         else:

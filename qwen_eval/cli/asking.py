@@ -21,6 +21,7 @@ import typer
 from qwen_eval.cli.progress import Progress, progress
 from qwen_eval.cli.setup import LoadedTask, say
 from qwen_eval.cli.solvers import solver_of
+from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     from qwen_eval.backends.base import Backend
@@ -60,13 +61,36 @@ class Asked:
 
 
 def open_sandbox(tasks: list[LoadedTask], accept_none: bool) -> Sandbox | None:
-    """A place to run programs, where a task has any. Raises RefusedError where there is none and
-    that was not accepted."""
-    if not any(task.solver == "code" for task in tasks):
+    """A place to run programs, where a task has any; interpreter sessions are tried before a model
+    says its first word. Raises RefusedError where there is none and that was not accepted,
+    UserError for a package that sessions show and that is missing."""
+    if not any(task.info.runs_programs for task in tasks):
         return None
     from qwen_eval.sandbox import preflight
 
-    return preflight.open_sandbox(accept_none=accept_none)
+    sandbox = preflight.open_sandbox(accept_none=accept_none)
+    try:
+        _try_sessions(tasks, sandbox)
+    except BaseException:
+        sandbox.close()
+        raise
+    return sandbox
+
+
+def _try_sessions(tasks: list[LoadedTask], sandbox: Sandbox) -> None:
+    from importlib.metadata import PackageNotFoundError
+
+    from qwen_eval.tasks.solvers import SESSION_PACKAGES
+
+    for task in tasks:
+        if task.solver in SESSION_PACKAGES:
+            try:
+                sandbox.interpreter(SESSION_PACKAGES[task.solver]).close()
+            except PackageNotFoundError as error:
+                raise UserError(
+                    f"--tasks {task.info.recipe}: its programs may import {error.name}, which is "
+                    "not installed: pip install 'qwen-eval[interpreter]'"
+                ) from error
 
 
 def ask(

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from qwen_eval.types import Score
 
 # Solvers of ours that read what a model wrote, or weigh what it gave for options.
-READING = ("generate", "code", "needle", "choice", "contexts", "react")
+READING = (
+    *("generate", "code", "needle", "choice", "contexts", "react"),
+    *("code_interpreter", "hf_agent"),
+)
+JUDGED = "code"  # the solver whose programs are run anew; what cells put out is stored
 WORKERS = 2  # programs judged at a time
 
 
@@ -81,7 +85,8 @@ def command(options: RescoreOptions) -> None:
         _print_stored(stored, own, unfinished, task.recipe.repeats)
         asked = {item.sample.id for item in task.items}
         replies = [r for r in own if r.status != "error" and r.id in asked]
-        sandbox = open_sandbox([task], options.accept_no_sandbox)
+        judged = [task] if task.solver == JUDGED else []
+        sandbox = open_sandbox(judged, options.accept_no_sandbox)
         try:
             scores = _score_again(task, replies, sandbox)
         finally:

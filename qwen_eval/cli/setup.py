@@ -203,11 +203,17 @@ def find_functions(spec: TaskSpec) -> None:
     """Look up every solver and scorer that a task names; code of its own is loaded here. Raises
     UserError for what is not there."""
     from qwen_eval.tasks.own import own_file
-    from qwen_eval.tasks.scorers import find_call_reader, find_cut, find_measure, find_reader
+    from qwen_eval.tasks.scorers import (
+        find_call_reader,
+        find_cut,
+        find_measure,
+        find_reader,
+        find_reading,
+    )
     from qwen_eval.tasks.solvers import find_solver
 
     finders = {"choice": find_measure, "contexts": find_measure, "code": find_cut}
-    finders |= {"react": find_call_reader}
+    finders |= {"react": find_call_reader, "code_interpreter": find_reading}
     finders |= dict.fromkeys(("generate", "needle"), find_reader)
     named = [(spec.solver_of(name), recipe.scorer) for name, recipe in spec.recipes.items()]
     named += [(spec.solver, scorer) for scorer in spec.panel]

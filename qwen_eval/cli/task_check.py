@@ -195,7 +195,9 @@ def _not_right(one: Finished) -> str | None:
 
 
 def _sandbox(spec: TaskSpec, accept_none: bool) -> Sandbox | None:
-    if not any(spec.solver_of(recipe) == "code" for recipe in spec.recipes):
+    from qwen_eval.types import RUN_PROGRAMS
+
+    if not RUN_PROGRAMS & {spec.solver_of(recipe) for recipe in spec.recipes}:
         return None
     from qwen_eval.sandbox import preflight
 

@@ -11,6 +11,7 @@ import binascii
 import json
 import os
 import selectors
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -46,16 +47,29 @@ class Cell:
 
 
 class Interpreter:
-    """One session (see Sandbox.interpreter). Not thread-safe."""
+    """One session (see Sandbox.interpreter). One thread runs its cells; any may close it."""
 
     def __init__(self, start: Callable[[], Worker], files: Mapping[str, bytes]) -> None:
-        self._start, self._worker = start, start()
+        self._running, self._ending, self._closed = threading.Lock(), threading.Lock(), False
+        # What `close` writes is never read, so a cell that runs hears it whenever it looks.
+        self._closing, self._close = os.pipe()
+        try:
+            self._start, self._worker = start, start()
+        except BaseException:
+            os.close(self._closing)
+            os.close(self._close)
+            raise
         self._files = {name: base64.b64encode(data).decode() for name, data in files.items()}
         self._pipes: tuple[int, int, int] | None = None
 
     def run(self, code: str, seconds: float = 10.0) -> Cell:
         """Run one cell for at most so long; a cell that is stopped keeps the state, one that
-        cannot be stopped loses it. Raises ConfineError where a session cannot be started."""
+        cannot be stopped loses it. After `close`, and during it, the cell is `ended`. Raises
+        ConfineError where a session cannot be started."""
+        with self._running:
+            return Cell("ended", error="closed") if self._closed else self._run(code, seconds)
+
+    def _run(self, code: str, seconds: float) -> Cell:
         if self._pipes is None:
             self._pipes = self._begin()
         begun = time.monotonic()
@@ -63,7 +77,7 @@ class Interpreter:
         try:
             body = json.dumps({"code": code, "seconds": seconds}).encode("ascii")
             deadline = begun + seconds + GRACE_SECONDS
-            cell = _read_cell(_exchange(self._pipes, frame(body), output, deadline))
+            cell = _read_cell(self._exchange(self._pipes, frame(body), output, deadline))
         except BadFrameError as error:
             self._end()
             late = time.monotonic() >= begun + seconds
@@ -74,9 +88,17 @@ class Interpreter:
         return replace(cell, output=output.text(), seconds=time.monotonic() - begun)
 
     def close(self) -> None:
-        """End the session and all that it started."""
-        self._end()
-        self._worker.stop()
+        """End the session and all that it started, at once; as often as wanted."""
+        with self._ending:
+            if self._closed:
+                return
+            self._closed = True
+            os.write(self._close, b"x")
+            with self._running:
+                self._end()
+                self._worker.stop()
+                os.close(self._closing)
+                os.close(self._close)
 
     def __enter__(self) -> Interpreter:
         return self
@@ -106,13 +128,23 @@ class Interpreter:
                 os.close(fd)
         printed = _Output()
         try:
-            _exchange(pipes, b"", printed, time.monotonic() + START_SECONDS)
+            self._exchange(pipes, b"", printed, time.monotonic() + START_SECONDS)
         except BadFrameError:
             self._pipes = pipes
             self._end()
             complaint = one_line(printed.text()) or "a session did not start"
             raise ConfineError(complaint) from None
         return pipes
+
+    def _exchange(
+        self, pipes: tuple[int, int, int], request: bytes, output: _Output, deadline: float
+    ) -> dict[str, Any]:
+        """Send a request, gather what is printed, return the answer. Never waits for an end of
+        file. Raises BadFrameError where the session ends, breaks the rules, is late or closed."""
+        try:
+            return _converse(pipes, request, output, deadline, self._closing)
+        finally:
+            _drain(pipes[2], output.add)  # last words, printed before the answer or the end
 
     def _end(self) -> None:
         if self._pipes is not None:
@@ -142,25 +174,15 @@ class _Output:
         return text + _TRUNCATED if self._cut else text
 
 
-def _exchange(
-    pipes: tuple[int, int, int], request: bytes, output: _Output, deadline: float
-) -> dict[str, Any]:
-    """Send a request, gather what is printed, return the answer. Never waits for an end of file.
-    Raises BadFrameError where the session ends, breaks the rules or is late."""
-    try:
-        return _converse(pipes, request, output, deadline)
-    finally:
-        _drain(pipes[2], output.add)  # last words, printed before the answer or the end
-
-
 def _converse(
-    pipes: tuple[int, int, int], request: bytes, output: _Output, deadline: float
+    pipes: tuple[int, int, int], request: bytes, output: _Output, deadline: float, closing: int
 ) -> dict[str, Any]:
     requests, replies, printed = pipes
     reply = bytearray()
     with selectors.PollSelector() as selector:
         selector.register(replies, selectors.EVENT_READ)
         selector.register(printed, selectors.EVENT_READ)
+        selector.register(closing, selectors.EVENT_READ)
         if request:
             selector.register(requests, selectors.EVENT_WRITE)
         while (left := deadline - time.monotonic()) > 0:
@@ -172,6 +194,8 @@ def _converse(
                         raise BadFrameError("the session ended") from None
                     if not request:
                         selector.unregister(requests)
+                elif key.fd == closing:
+                    raise BadFrameError("closed")
                 elif key.fd == printed:
                     if not _drain(printed, output.add, once=True):
                         selector.unregister(printed)

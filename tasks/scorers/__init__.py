@@ -26,6 +26,7 @@ from . import (
     programs,
     retrieval,
     tool_calls,
+    transcripts,
     verdicts,
     written_numbers,
 )
@@ -41,6 +42,9 @@ ItemScorer = Callable[[str, Item], Score]
 
 OptionMeasure = Callable[[Sequence[str], Sequence[int]], list[int]]
 """(options, their tokens) → what each one's log-probability is divided by."""
+
+TranscriptReading = Callable[[transcripts.Transcript, str], transcripts.Reading]
+"""(conversation, target) → whether it came to the right end."""
 
 SCORERS: dict[str, Scorer] = {
     "number": numbers.number,
@@ -88,6 +92,11 @@ MEASURES: dict[str, OptionMeasure] = {
     "argmax_per_token": options.argmax_per_token,
 }
 
+TRANSCRIPT_READINGS: dict[str, TranscriptReading] = {
+    "outcome": transcripts.outcome,
+    "qwen_last_number": transcripts.qwen_last_number,
+}
+
 CUTS: dict[str, Cut] = {
     "indentation": programs.indentation,
     "whole": programs.whole,
@@ -127,6 +136,17 @@ def find_reader(name: str, folder: Path | None = None) -> ItemScorer:
 def read(reply: str, item: Item) -> Score:
     """What the item's scorer makes of a reply. Raises UserError for an unknown one."""
     return find_reader(item.scorer, item.folder)(reply, item)
+
+
+def find_reading(name: str, folder: Path | None = None) -> TranscriptReading:
+    """The reading of a name, or the function of a file in the task's folder. Raises UserError for
+    an unknown one."""
+    if folder is not None and own_file(name):
+        return own_function(name, folder, ("transcript", "target"))
+    if name not in TRANSCRIPT_READINGS:
+        known = ", ".join(TRANSCRIPT_READINGS)
+        raise UserError(f"scorer {name}: unknown for transcripts; known: {known}")
+    return TRANSCRIPT_READINGS[name]
 
 
 def vote_of(scorer: str, answer: str) -> Hashable:

@@ -15,7 +15,8 @@ from qwen_eval.types import Score
 _SIGN = r"(?:(?<![\w)])[-−])?"
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _NUMBER = rf"{_SIGN}\$?(?:{_WHOLE} \d+/\d+|{_WHOLE}(?:\.\d+)?(?:/\d+)?|\.\d+)"
-_ANY = re.compile(_NUMBER)
+NUMBER = re.compile(_NUMBER)
+"""Numbers as people write them; parse_number reads what it finds."""
 _MIXED = re.compile(r"(-?\d+) (\d+/\d+)")
 # What stands between a calculation's first number and its result: `18 / 3 = 6`, `1/2 of 10 = 5`.
 _CALCULATION = r"(?:[\d $%+*/×÷·^()x−-]|[.,]\d|of|times)*"
@@ -55,7 +56,7 @@ def find_number(text: str) -> str | None:
     marked = _MARKED.search(text)
     if marked:
         return marked.group(2) or marked.group(1)
-    found = _ANY.findall(text)
+    found = NUMBER.findall(text)
     return found[-1] if found else None
 
 

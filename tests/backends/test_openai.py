@@ -74,6 +74,19 @@ def test_conversations_go_to_the_chat_interface(server: Server, native: Backend)
     expected = ask(native, request)[0].text
     assert ask(opened(server), request)[0].text == expected
     assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Hello"}]
+    assert "continue_final_message" not in server.bodies[-1]
+
+
+def test_a_server_is_told_to_go_on_with_the_assistants_turn(
+    server: Server, native: Backend
+) -> None:
+    turns = (Message("user", "Hello"), Message("assistant", "I was"))
+    request = GenerateRequest(Prompt(messages=turns), Decoding(max_tokens=9))
+    assert ask(opened(server), request)[0].text == ask(native, request)[0].text
+    sent = server.bodies[-1]
+    assert sent["messages"][-1] == {"role": "assistant", "content": "I was"}
+    # What chat completions of vLLM and SGLang call it.
+    assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
 
 
 @pytest.mark.parametrize("start_mark", ["", "<s>"])

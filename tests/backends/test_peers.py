@@ -90,9 +90,11 @@ def test_greedy_texts_agree(native: Backend, peer: Backend) -> None:
         assert theirs.error is None
 
 
-def test_conversations_agree(native: Backend, peer: Backend) -> None:
-    turns = (Message("system", "Be brief."), Message("user", "Hello"))
-    request = GenerateRequest(Prompt(messages=turns), Decoding(max_tokens=12))
+@pytest.mark.parametrize("begun", ["", "Thought: it"])
+def test_conversations_agree(native: Backend, peer: Backend, begun: str) -> None:
+    turns = [Message("system", "Be brief."), Message("user", "Hello")]
+    turns += [Message("assistant", begun)] if begun else []
+    request = GenerateRequest(Prompt(messages=tuple(turns)), Decoding(max_tokens=12))
     assert ask(peer, request)[0].text == ask(native, request)[0].text
 
 

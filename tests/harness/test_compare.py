@@ -16,6 +16,7 @@ from qwen_eval.reports.render import SampleSet, page
 from qwen_eval.reports.view import build
 from qwen_eval.results import Run, SampleRecord, read_run
 from qwen_eval.run_writer import RunWriter
+from qwen_eval.types import RUN_PROGRAMS
 from tests.harness.toys import record, run_info, task_info
 
 
@@ -97,7 +98,8 @@ def test_what_is_not_comparable_is_refused_by_name(field: str, value: object) ->
         assert found.differing == (field,)
 
 
-def test_other_prompts_and_other_isolation_are_refused() -> None:
+@pytest.mark.parametrize("solver", sorted(RUN_PROGRAMS))
+def test_other_prompts_and_other_isolation_are_refused(solver: str) -> None:
     with pytest.raises(RefusedError, match="prompts is 6 items there, 1 asked in other words"):
         compare_runs(A, changed(B, 0, text="asked otherwise"))
     with pytest.raises(RefusedError, match="prompts is 6 items there, 1 asked in other words"):
@@ -107,7 +109,7 @@ def test_other_prompts_and_other_isolation_are_refused() -> None:
         for run, way in ((A, "rung A"), (B, "rung C"), (B, "none"))
     ]
     assert compare_runs(code[0], code[2])
-    tasks = {"toy@strict": task_info(solver="code", selected=6)}
+    tasks = {"toy@strict": task_info(solver=solver, selected=6)}
     code = [replace(run, info=replace(run.info, tasks=tasks)) for run in code]
     assert compare_runs(code[0], code[1]), "a verdict is the same on every rung"
     with pytest.raises(RefusedError, match="isolation is contained there, none here"):

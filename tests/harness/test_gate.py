@@ -18,6 +18,7 @@ from qwen_eval.gate import Verdict, judge
 from qwen_eval.paired import holm, mcnemar
 from qwen_eval.results import Run
 from qwen_eval.rules import Rules, read_rules
+from qwen_eval.types import RUN_PROGRAMS
 from tests.harness.toys import record, run_info, task_info
 
 TODAY = date(2026, 11, 25)
@@ -44,10 +45,11 @@ def verdict(rules: Rules, before: list[float], after: list[float]) -> Verdict:
     return judge(rules, run_of({"toy": before}), run_of({"toy": after}), today=TODAY)
 
 
-def test_programs_that_nothing_contained_are_refused() -> None:
+@pytest.mark.parametrize("solver", sorted(RUN_PROGRAMS))
+def test_programs_that_nothing_contained_are_refused(solver: str) -> None:
     """Before any rule: a forged verdict would pass a floor as well."""
     rules = ruled({"task": "toy", "type": "floor", "minimum": 0.5})
-    free, held = (run_of({"toy": [1.0] * 9}, solver="code") for _ in range(2))
+    free, held = (run_of({"toy": [1.0] * 9}, solver=solver) for _ in range(2))
     free = replace(free, info=replace(free.info, isolation="none"))
     for runs in ((held, free), (free, held)):
         with pytest.raises(RefusedError, match=r"without a sandbox .* --allow isolation"):

@@ -295,11 +295,12 @@ def test_names_of_any_bytes_come_through(tmp_path: Path) -> None:
 
 
 def test_isolation_counts_for_programs_only(tmp_path: Path) -> None:
-    for solver in ("code", "generate"):
+    for solver in ("code", "hf_agent", "generate"):
         for isolation in ("rung A", "rung C", "none"):
             tasks = {"toy@strict": task_info(solver=solver)}
             finished_run(tmp_path / solver / isolation, [1.0], tasks=tasks, isolation=isolation)
-    keys = [str(one.key) for one in read_history([tmp_path / "code"]).results]
-    assert len(keys) == 3
-    assert len(set(keys)) == 2, "contained, on whichever rung, and not"
+    for solver in ("code", "hf_agent"):
+        keys = [str(one.key) for one in read_history([tmp_path / solver]).results]
+        assert len(keys) == 3
+        assert len(set(keys)) == 2, "contained, on whichever rung, and not"
     assert len({str(one.key) for one in read_history([tmp_path / "generate"]).results}) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qwen_eval.backends.base import BackendInfo
 from qwen_eval.runner import Finished, Runner, replay
+from qwen_eval.sessions import Interpreter
 from qwen_eval.types import (
     GenerateRequest,
     Item,
@@ -132,6 +133,9 @@ class SlowJudge:
         with self.lock:
             self.now -= 1
         return Response(finish_reason="judged", passed="1" in request.candidate)
+
+    def interpreter(self, packages: tuple[str, ...], files: Mapping[str, bytes]) -> Interpreter:
+        raise NotImplementedError
 
 
 def program(given: Item) -> Solver:

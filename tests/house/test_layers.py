@@ -40,7 +40,7 @@ CORE_LAYERS = {
     **dict.fromkeys(("contamination", "memorisation"), 1),
     **dict.fromkeys(("train", "tasks", "paper"), 1),
     **dict.fromkeys(("backends", "provenance", "reports", "human_eval_ui"), 2),
-    **dict.fromkeys(("runner", "gate", "promote", "explain", "perf", "lm_eval"), 3),
+    **dict.fromkeys(("runner", "sessions", "gate", "promote", "explain", "perf", "lm_eval"), 3),
     "cli": 4,
     "__main__": 4,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qwen_eval.errors import RefusedError
-from qwen_eval.sandbox.interpreter import OUTPUT_LIMIT, Interpreter
+from qwen_eval.sandbox.interpreter import OUTPUT_LIMIT, Cell, Interpreter
 from qwen_eval.sandbox.layers import LAYERS
 from qwen_eval.sandbox.preflight import open_sandbox
 from qwen_eval.sandbox.sandbox import Sandbox
@@ -69,6 +70,24 @@ def test_a_late_cell_is_stopped_and_what_it_printed_is_there(session: Interprete
     cell = session.run("import time\nprint('begun')\nkept = 2\ntime.sleep(60)", 0.5)
     assert (cell.outcome, cell.output, cell.error) == ("timeout", "begun\n", "stopped after 0.5 s")
     assert session.run("kept").value == "2"
+
+
+def test_another_thread_may_close_a_session_whose_cell_runs(sandbox: Sandbox) -> None:
+    session = sandbox.interpreter()
+    assert session.run("1").value == "1"
+    cells = list[Cell]()
+    worker = threading.Thread(
+        target=lambda: cells.append(session.run("print('in', flush=True)\nwhile True: pass", 600))
+    )
+    worker.start()
+    while not worker.is_alive() or not session._running.locked():
+        time.sleep(0.01)
+    session.close()
+    worker.join(60)
+    assert [(cell.outcome, cell.error) for cell in cells] == [("ended", "closed")]
+    assert session.run("1") == Cell("ended", error="closed")
+    session.close()
+    assert not session._worker.lives
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ MADE: dict[str, dict[str, list[dict[str, Any]]]] = {
         "train": [{"question": f"what is {i}", "answer": [f"number {i}"]} for i in range(6)],
     },
 }
-TASKS = ("gsm8k", "competition_math", "math500", "math401", "math23k", "bbh", "cmath", "natural_questions",
-         "cmrc2018", "ifeval", "gaokao_bench", "agieval")  # fmt: skip
+TASKS = ("gsm8k", "competition_math", "math500", "math401", "math23k", "bbh", "cmath",
+         "natural_questions", "cmrc2018", "ifeval", "gaokao_bench", "agieval")  # fmt: skip
 RECIPES = [f"{task}@{recipe}" for task in TASKS for recipe in find_task(task)[0].recipes]
 # The released reading takes no sign; nothing follows a prompt of IFEval but what a model writes.
 WITHOUT_ORACLE = ("gsm8k@qwen", "ifeval@")
