@@ -111,3 +111,15 @@ def test_it_names_the_exit_codes_that_exist() -> None:
 
 def test_it_says_that_the_default_model_is_quantised() -> None:
     assert "Q4_1" in TEXT
+
+
+def test_the_suites_page_lists_every_task_with_its_recipes() -> None:
+    from qwen_eval.taskspec import find_task, task_names
+
+    page = (ROOT / "docs" / "suite.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [\w ]+ \| (.*?) \|", page, re.MULTILINE))
+    other_pages = ("tiny_", "human300", "longppl", "passkey", "needle")
+    listed = {name: spec for name in task_names() for spec, _ in [find_task(name)]}
+    for name, spec in listed.items():
+        if not name.startswith(other_pages):
+            assert re.findall(r"`([\w-]+)`", rows[name]) == list(spec.recipes), name
