@@ -169,10 +169,16 @@ def summarise(
 
 
 def macro_estimate(metric: str, by_group: Mapping[str, Sequence[Scored]]) -> Estimate | None:
-    """The mean of the groups' means: each sample weighs one over the size of its group."""
+    """The mean of the groups' means: each sample weighs one over the size of its group. Of zeros
+    and ones Wilson's interval at Kish's effective size, (sum of w)^2 over the sum of w^2."""
     values = [value_of(metric, record) for members in by_group.values() for record in members]
     weights = [1 / len(members) for members in by_group.values() for _ in members]
-    return estimate(values, weights)
+    if not values or any(value not in (0.0, 1.0) for value in values):
+        return estimate(values, weights)
+    mean = weighted_mean(values, weights)
+    size = math.fsum(weights) ** 2 / math.fsum(weight**2 for weight in weights)
+    interval = wilson_interval(mean * size, size)
+    return Estimate(len(values), mean, *interval, "wilson at an effective size")
 
 
 def group_order(name: str) -> tuple[float, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from qwen_eval.compare import TaskComparison, compare_runs, differing_fields
 from qwen_eval.errors import RefusedError
+from qwen_eval.measures import measure_of
 from qwen_eval.metrics import Estimate, TaskMetrics, Whole, figure_of, stored, summarise
 from qwen_eval.paired import holm
 from qwen_eval.paper import Figure, published
@@ -29,7 +30,8 @@ class Score:
     """A task's result in one run. `invalid` lists the limits passed, `groups` are subjects or
     lengths, `outcomes` how many samples ended in which way, `judged` the shares that a human study
     called win, tie and loss, by group. `detectable`: the smallest drop that so many items show.
-    `whole`: figures that are no means over samples, by name."""
+    `whole`: figures that are no means over samples, by name. `others`: further metrics; `macro`:
+    the mean over groups, where the recipe has it."""
 
     task: str
     info: TaskInfo
@@ -43,6 +45,13 @@ class Score:
     judged: dict[str, dict[str, float]]
     detectable: float
     whole: dict[str, Whole] = field(default_factory=dict)
+    others: dict[str, Estimate] = field(default_factory=dict)
+    macro: Estimate | None = None
+
+    @property
+    def less_is_better(self) -> list[str]:
+        """The further metrics of which less is better."""
+        return [name for name in self.others if measure_of(name).sign < 0]
 
     @property
     def whole_figure(self) -> float | None:
@@ -193,6 +202,8 @@ def _score(run: Run, info: TaskInfo, said: TaskMetrics | None) -> Score:
         judged=win_tie_loss(records),
         detectable=detectable_difference(max(len(records), 1)),
         whole=found.whole,
+        others=found.others,
+        macro=found.macro,
     )
 
 

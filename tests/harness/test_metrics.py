@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash
-from qwen_eval.metrics import LIMITS, estimate, stored, summarise
+from qwen_eval.metrics import LIMITS, estimate, macro_estimate, stored, summarise
 from qwen_eval.results import FILES, Run, SampleRecord, read_run
+from qwen_eval.stats import wilson_interval
 from tests.harness.toys import finished_run, record, run_info
 
 
@@ -167,3 +168,31 @@ def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="not metrics of this version") as error:
             stored(run)
         assert named in str(error.value)
+
+
+def test_the_mean_over_groups_weighs_groups_alike() -> None:
+    groups = {"a": [1.0] * 9 + [0.0], "b": [0.0, 1.0]}
+    by_group = {g: [record(0, value) for value in values] for g, values in groups.items()}
+    found = macro_estimate("accuracy", by_group)
+    assert found is not None
+    assert found.estimate == pytest.approx((0.9 + 0.5) / 2)
+    # Ten samples of a tenth and two of a half: 4 over 10/100 + 2/4.
+    size = 4 / (10 * 0.01 + 2 * 0.25)
+    assert (found.low, found.high) == wilson_interval(0.7 * size, size)
+    nothing = macro_estimate("accuracy", {"a": [record(0, 0.0)] * 5, "b": [record(0, 0.0)] * 5})
+    assert nothing is not None
+    assert (nothing.low, nothing.high) == wilson_interval(0, 10)
+    even = macro_estimate("accuracy", {"a": [record(0, 0.2)] * 3, "b": [record(0, 0.4)] * 3})
+    plain = estimate([0.2] * 3 + [0.4] * 3)
+    assert even is not None
+    assert plain is not None
+    assert (even.estimate, even.low) == pytest.approx((plain.estimate, plain.low))
+
+
+def test_further_metrics_are_over_the_samples_that_have_them() -> None:
+    calls = {"accuracy": 0.0, "false_positive": 1.0}
+    records = [record(0), record(1), record(2, values=calls)]
+    row = summary(records, also=("false_positive", "tool_selection"))
+    assert set(row.others) == {"false_positive"}
+    assert (row.others["false_positive"].n, row.others["false_positive"].estimate) == (1, 1.0)
+    assert row.macro is None

@@ -113,6 +113,10 @@ def test_a_finished_runs_own_scores_are_shown(tmp_path: Path) -> None:
     html = written([run])
     assert "12.5" in section(html, "scores")
     assert "– stem" in section(html, "scores")
+    parts = {"others": {"false_positive": said}, "macro": said, "groups": {"a": said, "b": said}}
+    html = written([finished(tmp_path, run, overall=said, **parts)])
+    assert "– false_positive less is better" in section(html, "scores")
+    assert "– mean of 2 groups" in section(html, "scores")
     invalid = finished(tmp_path, run, overall=said, categories={"stem": said}, invalid=["errors"])
     assert "12.5" not in Reader(written([invalid])).text
     assert "still to come" not in html
