@@ -87,6 +87,7 @@ class Renderer:
             head,
             program.timeout,
             alone=program.alone is not None and bool(evaluate(program.alone, row)),
+            language=program.language,
         )
 
     def _empty(self, sample: Sample) -> Item:

@@ -135,7 +135,7 @@ class Program(Closed):
     `head`: what a program begins with; the rest is what a recipe's cut leaves of a reply.
     `entry_point`: where there is none, the function that the tests call. `alone`: an expression,
     like a split's `where`, that is true of rows whose tests need the program's own objects.
-    `timeout`: seconds of processor time. `language`: the sandbox holds programs in Python only.
+    `timeout`: seconds of processor time. `language`: types.JudgeRequest.
     """
 
     tests: str

@@ -132,7 +132,8 @@ class JudgeRequest:
     tests may use (the prompt's own helpers), so that a candidate cannot replace them. `timeout`:
     seconds of processor time, for the candidate and for the tests. `alone`: the tests need the
     program's own objects and run in its process, where a program could forge its verdict; the
-    response's text says so.
+    response's text says so. `language`: of both, which then always run as with `alone`; one of
+    sandbox.toolchains, or Python.
     """
 
     candidate: str
@@ -141,6 +142,7 @@ class JudgeRequest:
     preamble: str = ""
     timeout: float = 3.0
     alone: bool = False
+    language: str = "Python"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,7 +68,8 @@ def open_sandbox(tasks: list[LoadedTask], accept_none: bool) -> Sandbox | None:
         return None
     from qwen_eval.sandbox import preflight
 
-    sandbox = preflight.open_sandbox(accept_none=accept_none)
+    languages = {task.spec.program.language for task in tasks if task.spec.program is not None}
+    sandbox = preflight.open_sandbox(accept_none=accept_none, languages=languages)
     try:
         _try_sessions(tasks, sandbox)
     except BaseException:

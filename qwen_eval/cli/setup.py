@@ -192,11 +192,14 @@ def _load_benchmark(benchmark: Benchmark, limit: int | None) -> LoadedTask:
 
 def _check_language(spec: TaskSpec) -> None:
     """Raises MissingToolError where nothing here runs the programs that a task asks for."""
-    if spec.program is not None and spec.program.language != "Python":
-        raise MissingToolError(
-            f"--tasks {spec.name}: asks for programs in {spec.program.language}, and the sandbox "
-            "runs Python only"
-        )
+    if spec.program is None or spec.program.language == "Python":
+        return
+    from qwen_eval.sandbox.toolchains import toolchain
+
+    try:
+        toolchain(spec.program.language)
+    except MissingToolError as error:
+        raise MissingToolError(f"--tasks {spec.name}: asks for {error}") from None
 
 
 def find_functions(spec: TaskSpec) -> None:

@@ -201,7 +201,8 @@ def _sandbox(spec: TaskSpec, accept_none: bool) -> Sandbox | None:
         return None
     from qwen_eval.sandbox import preflight
 
-    return preflight.open_sandbox(accept_none=accept_none)
+    assert spec.program is not None
+    return preflight.open_sandbox(accept_none=accept_none, languages=[spec.program.language])
 
 
 def _told(faults: Iterable[str]) -> int:

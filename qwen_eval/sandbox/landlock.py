@@ -35,10 +35,11 @@ def version() -> int:
     return max(int(libc.syscall(_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)), 0)
 
 
-def ruleset(readable: Iterable[str], writable: Iterable[str]) -> int:
+def ruleset(readable: Iterable[str], writable: Iterable[str], *, execute: bool = False) -> int:
     """A descriptor of: those paths and what is below them, no TCP, and (from version 6 on) no
-    signal to and no abstract socket of a process outside. Executing is granted nowhere, and
-    neither is making devices, sockets and named pipes. Raises ConfineError, OSError."""
+    signal to and no abstract socket of a process outside. Executing is granted there if `execute`,
+    otherwise nowhere, and making devices, sockets and named pipes never. Raises ConfineError,
+    OSError."""
     known = version()
     handled = max(rights for since, rights in _KNOWN.items() if since <= max(known, 1))
     tcp = _TCP if known >= _TCP_SINCE else 0
@@ -47,10 +48,11 @@ def ruleset(readable: Iterable[str], writable: Iterable[str]) -> int:
     attributes = struct.pack("=QQQ", handled, tcp, scopes)
     size = 24 if scopes else 16 if tcp else 8
     rules = syscall("landlock", _CREATE_RULESET, attributes, size, 0)
+    more = _EXECUTE if execute else 0
     try:
         for rights, paths in ((_READ, readable), (_WRITE, writable)):
             for path in paths:
-                _grant(rules, path, rights & handled)
+                _grant(rules, path, (rights | more) & handled)
     except BaseException:
         os.close(rules)
         raise

@@ -14,9 +14,10 @@ from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 Layer = Literal["identity", "namespaces", "landlock", "seccomp", "rlimits", "cgroup"]
-Profile = Literal["score", "interpreter"]
+Profile = Literal["score", "interpreter", "toolchain"]
 """`score`: one process and its threads. `interpreter`: it may fork, so its process ids must be
-a namespace of their own, for it may also signal every process it sees."""
+a namespace of their own, for it may also signal every process it sees. `toolchain`: it may start
+other programs as well, those that are shown and those that it makes."""
 Rung = Literal["A", "B", "C", "D"]
 
 LAYERS: tuple[Layer, ...] = get_args(Layer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 from qwen_eval.errors import RefusedError
 from qwen_eval.sandbox.attacks import bank
 from qwen_eval.sandbox.cgroup import sweep
-from qwen_eval.sandbox.layers import LAYERS, Layer, rung_of
+from qwen_eval.sandbox.layers import LAYERS, NONE, Layer, rung_of
 from qwen_eval.sandbox.sandbox import Sandbox, titles
+from qwen_eval.sandbox.toolchains import toolchain
+from qwen_eval.sandbox.trial import WEAKER
 from qwen_eval.types import JudgeRequest
 
 _CHECK = "def check(candidate):\n    assert candidate(21) == 42\n"
@@ -41,12 +44,16 @@ class Finding:
     remedy: str = ""
 
 
-def open_sandbox(workers: int = 2, *, accept_none: bool = False) -> Sandbox:
-    """A sandbox on the highest rung that this machine has, tried and attacked.
+def open_sandbox(
+    workers: int = 2, *, accept_none: bool = False, languages: Iterable[str] = ()
+) -> Sandbox:
+    """A sandbox on the highest rung that this machine has, tried and attacked, and tried in each of
+    the `languages`, which need namespaces where they are not Python.
 
     `accept_none`: below rung C, run programs behind what layers there are, and mark the results as
     not contained; root's programs run under another identity even then. Raises RefusedError
-    (exit 3) where that was not accepted, and always where an attack got through.
+    (exit 3) where that was not accepted, and always where an attack got through or one of the
+    languages does not work; MissingToolError where one is not there.
     """
     _require_linux()
     sweep()
@@ -57,6 +64,7 @@ def open_sandbox(workers: int = 2, *, accept_none: bool = False) -> Sandbox:
         if trial.passed:
             if sandbox.rung != "D":
                 _attack(sandbox)
+            _speak(sandbox, languages)
             return sandbox
         sandbox.close()
         reason, layer = _fault(trial.error or trial.text, layers)
@@ -121,6 +129,22 @@ def _attack(sandbox: Sandbox) -> None:
                 f"programs are not contained here: the attack “{attack.name}” {how} "
                 f"({sandbox.isolation}); run nothing that a model wrote on this machine"
             )
+
+
+def _speak(sandbox: Sandbox, languages: Iterable[str]) -> None:
+    """Try each language, and say in the isolation that no split judge holds its tests."""
+    others = sorted({*languages} - {"Python"})
+    for language in others:
+        trial = sandbox.judge(toolchain(language).sample)
+        if not trial.passed:
+            sandbox.close()
+            reason = (trial.error or trial.text).removeprefix("sandbox: ")
+            way_out = remedy("namespaces") if reason.startswith("namespaces: ") else "leave it out"
+            raise RefusedError(
+                f"programs in {language} do not run in the sandbox here ({reason}): {way_out}"
+            )
+    if others and sandbox.isolation != NONE:
+        sandbox.isolation += f"; programs in {', '.join(others)}: {WEAKER}"
 
 
 def _way_out(reason: str) -> str:

@@ -5,19 +5,20 @@ The candidate can only answer calls, in plain data; the judge holds the tests an
 which a verdict travels.
 
 Where tests need the program's own objects, `alone` runs both in one process. Then a program that
-sets out to can forge its verdict; results of that kind are marked.
+sets out to can forge its verdict; results of that kind are marked. So are those of other languages,
+which build.py has compiled and run.
 """
 
 from __future__ import annotations
 
 import builtins
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from qwen_eval.sandbox.build import build
 from qwen_eval.sandbox.cells import serve_cells
 from qwen_eval.sandbox.codec import (
     ENDED,
@@ -26,6 +27,7 @@ from qwen_eval.sandbox.codec import (
     encode,
     read_frame,
     read_job,
+    say,
     write_frame,
 )
 from qwen_eval.sandbox.text import LINE_LIMIT, one_line
@@ -115,7 +117,7 @@ def _judge(job: int, calls: int, replies: int, verdicts: int) -> None:
     """`job`: a file with {tests, preamble, entry_point}."""
     content = read_job(job)
     read_frame(replies)
-    _say(verdicts, "started", "")
+    say(verdicts, "started", "")
     write_frame(calls, "begin")
     _silence()
     candidate = _Candidate(calls, replies, content["entry_point"])
@@ -129,16 +131,16 @@ def _judge(job: int, calls: int, replies: int, verdicts: int) -> None:
         tests[content["entry_point"]] = candidate
         _test(content["tests"], tests, candidate)
     except BaseException as error:
-        _say(verdicts, "failed", candidate.fault or _named(error))
+        say(verdicts, "failed", candidate.fault or _named(error))
     else:
         fault = candidate.fault or ("" if candidate.count else "the tests called no function")
-        _say(verdicts, "failed" if fault else "passed", fault or "passed")
+        say(verdicts, "failed" if fault else "passed", fault or "passed")
 
 
 def _alone(job: int, verdicts: int) -> None:
     """`job`: a file with {program, tests, preamble, entry_point}."""
     content = read_job(job)
-    _say(verdicts, "started", "")
+    say(verdicts, "started", "")
     try:
         namespace = _run(content["program"], "candidate")
         if content["entry_point"] not in namespace:
@@ -146,9 +148,9 @@ def _alone(job: int, verdicts: int) -> None:
         candidate = namespace[content["entry_point"]]
         _test(content["tests"], namespace, candidate)
     except BaseException as error:
-        _say(verdicts, "failed", _named(error))
+        say(verdicts, "failed", _named(error))
     else:
-        _say(verdicts, "passed", "passed")
+        say(verdicts, "passed", "passed")
 
 
 def _test(tests: str, namespace: dict[str, Any], candidate: Callable[..., Any]) -> None:
@@ -170,10 +172,6 @@ def _run(source: str, name: str, namespace: dict[str, Any] | None = None) -> dic
         namespace = module.__dict__
     exec(compile(source, name, "exec"), namespace)
     return namespace
-
-
-def _say(verdicts: int, verdict: str, text: str) -> None:
-    os.write(verdicts, (json.dumps([verdict, text]) + "\n").encode("ascii"))
 
 
 def _silence() -> None:
@@ -217,4 +215,5 @@ ROLES: Mapping[str, Callable[..., None]] = {
     "judge": _judge,
     "alone": _alone,
     "cells": serve_cells,
+    "build": build,
 }

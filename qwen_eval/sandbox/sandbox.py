@@ -21,6 +21,7 @@ from qwen_eval.sandbox.interpreter import Interpreter
 from qwen_eval.sandbox.kernel import ConfineError
 from qwen_eval.sandbox.layers import LAYERS, TITLES, Layer, Profile, named, rung_of
 from qwen_eval.sandbox.layout import layout
+from qwen_eval.sandbox.toolchains import with_toolchain
 from qwen_eval.sandbox.trial import Trial, broken
 from qwen_eval.sandbox.worker import Plan, Worker
 from qwen_eval.types import JudgeRequest, Response
@@ -39,10 +40,11 @@ _RLIMITS = {
     "RLIMIT_MSGQUEUE": 0,
 }
 # Of addresses, not of memory: numerical libraries reserve far more than they touch.
-_ADDRESSES: Mapping[Profile, int] = {"score": GIB, "interpreter": 4 * GIB}
+_ADDRESSES: Mapping[Profile, int] = {"score": GIB, "interpreter": 4 * GIB, "toolchain": 4 * GIB}
 _LIMITS: Mapping[Profile, Limits] = {
     "score": Limits(memory=2 * GIB, processes=160, cores=2.0),
     "interpreter": Limits(memory=2 * GIB, processes=96, cores=1.0),
+    "toolchain": Limits(memory=2 * GIB, processes=160, cores=2.0),
 }
 
 
@@ -53,7 +55,9 @@ class Sandbox:
     A program sees Python's standard library, the system's shared libraries and an empty folder of
     its own, and no other file. Limits of one program: `JudgeRequest.timeout` seconds of processor
     time and five times that on the wall (so that a busy machine fails nobody), 1 GiB of address
-    space, 16 MiB of files, 1 MiB of output, 64 threads, no process of its own.
+    space, 16 MiB of files, 1 MiB of output, 64 threads, no process of its own. One in another
+    language (toolchains.py) sees what compiles and runs it as well, has 4 GiB of address space, and
+    may start processes, which end with it.
 
     `warm`: False starts a process anew for each program, which is slower and shows that nothing
     depends on what ran before.
@@ -101,12 +105,22 @@ class Sandbox:
     def _judge(self, slot: _Slot, request: JudgeRequest) -> Response:
         if slot.worker is not None and not slot.worker.lives:
             slot.stop()  # killed from outside since, which is no fault of this program
+        if slot.language != request.language:
+            slot.stop()
         if slot.worker is None:
-            slot.worker = _worker(self._plan)
+            slot.worker = _worker(self._plan_of(request.language))
+            slot.language = request.language
         response = Trial(request, slot.worker, self._closing).run()
         if response.error is not None:
             slot.stop()
         return response
+
+    def _plan_of(self, language: str) -> Plan:
+        if language == "Python":
+            return self._plan
+        if "namespaces" not in self.layers:
+            raise ConfineError(f"namespaces: programs in {language} run in nothing less")
+        return _plan(self.layers, "toolchain", language=language)
 
     def interpreter(
         self, packages: Iterable[str] = (), files: Mapping[str, bytes] | None = None
@@ -157,6 +171,8 @@ class _Slot:
     """The right to run one program at a time, and the zygote that does, once there is one."""
 
     worker: Worker | None = None
+    language: str = "Python"
+    """of the programs that it runs: another zygote is started for another"""
 
     def stop(self) -> None:
         if self.worker is not None:
@@ -165,9 +181,17 @@ class _Slot:
 
 
 @cache
-def _plan(layers: frozenset[Layer], profile: Profile, packages: tuple[str, ...] = ()) -> Plan:
+def _plan(
+    layers: frozenset[Layer],
+    profile: Profile,
+    packages: tuple[str, ...] = (),
+    language: str = "Python",
+) -> Plan:
     limits = _RLIMITS | {"RLIMIT_AS": _ADDRESSES[profile]}
-    return Plan(layers, layout(packages), profile, limits, _LIMITS[profile])
+    shown = layout(packages)
+    if language != "Python":
+        shown = with_toolchain(shown, language)
+    return Plan(layers, shown, profile, limits, _LIMITS[profile])
 
 
 def _worker(plan: Plan) -> Worker:

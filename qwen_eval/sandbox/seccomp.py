@@ -82,6 +82,9 @@ REFUSED = _names("""
 # end with the namespace.
 _SIGNALS = _names("kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo")
 _FAMILY = _SIGNALS | {"fork", "vfork", "setpgid", "setsid"}
+# A compiler starts others, and a linker makes its file executable. All that can be started is in
+# the namespace's own root; all whose mode can be changed is in a folder of the program's own.
+_STARTS = _names("execve chmod fchmod fchmodat")
 
 # CLONE_NEW*: mount, cgroup, uts, ipc, user, pid and net namespaces.
 _NEW_NAMESPACES = 0x7E020000
@@ -95,6 +98,8 @@ _TERMINAL_AND_FILE_REQUESTS = (
 _FILE_COMMANDS = (*range(8), 36, 37, 38, 1030, 1032)
 # PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_SET_VMA. Not the parent's death signal.
 _PROCESS_OPTIONS = (3, 15, 16, 0x53564D41)
+# ARCH_SET_FS: where x86_64 keeps what belongs to a thread, which a program sets as it starts.
+_SET_FS = 0x1002
 _UNIX, _OUT_OF_BAND = 1, 1
 # SOCK_STREAM is 1, and every other kind has one of these bits. A datagram's end could be sent
 # from to any socket with a name.
@@ -136,8 +141,10 @@ def _code(profile: Profile, machine: str) -> Code:
     answers: dict[str, Code] = dict.fromkeys(REFUSED, (REFUSE,))
     answers |= dict.fromkeys(ALLOWED, (ALLOW,))
     answers |= _checks(profile)
-    if profile == "interpreter":
+    if profile != "score":
         answers |= dict.fromkeys(_FAMILY, (ALLOW,))
+    if profile == "toolchain":
+        answers |= dict.fromkeys(_STARTS, (ALLOW,))
     ranges = _ranges({table[name]: answer for name, answer in answers.items() if name in table})
     if machine == "x86_64":
         ranges.append((_X32, (KILL,)))
@@ -160,13 +167,16 @@ def _checks(profile: Profile) -> dict[str, Code]:
     """
     thread = [(_low(0), _ANY_BIT, _THREAD, True)] if profile == "score" else []
     itself = _one_of(0, (_OWN_PID,), REFUSE)
+    # Among several processes only one's own limits are one's own: the filter was made for another.
+    limited = (0,) if profile == "toolchain" else (0, _OWN_PID)
     no_urgent_data = (_ANY_BIT, _OUT_OF_BAND, False)
-    return {
+    started = {"arch_prctl": _one_of(0, (_SET_FS,), MISSING)} if profile == "toolchain" else {}
+    return started | {
         "clone": _all_of(
             (_high(0), _EQUAL, 0, True), (_low(0), _ANY_BIT, _NEW_NAMESPACES, False), *thread
         ),
         **dict.fromkeys(_SIGNALS, itself),
-        "prlimit64": _one_of(0, (0, _OWN_PID), REFUSE),
+        "prlimit64": _one_of(0, limited, REFUSE),
         "ioctl": _one_of(1, _TERMINAL_AND_FILE_REQUESTS, NO_TERMINAL),
         "fcntl": _one_of(1, _FILE_COMMANDS, REFUSE),
         "prctl": _one_of(0, _PROCESS_OPTIONS, REFUSE),

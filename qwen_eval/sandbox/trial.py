@@ -7,12 +7,15 @@ import math
 import os
 import selectors
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from qwen_eval.sandbox.codec import ENDED
 from qwen_eval.sandbox.kernel import ConfineError
 from qwen_eval.sandbox.text import one_line
+from qwen_eval.sandbox.toolchains import COMPILE_SECONDS, job
 from qwen_eval.sandbox.worker import START_SECONDS, Worker, memory_file
 from qwen_eval.types import JudgeRequest, Response
 
@@ -67,7 +70,10 @@ class Trial:
             "preamble": request.preamble,
             "entry_point": request.entry_point,
         }
-        if request.alone:
+        if request.language != "Python":
+            fds = [out, self._file(job(request, seconds, WALL_FACTOR)), verdict]
+            children = [worker.child("build", [0, 1, 2], COMPILE_SECONDS + seconds)]
+        elif request.alone:
             fds = [out, self._file(program | tests), verdict]
             children = [worker.child("alone", [0, 1, 2], seconds)]
         else:
@@ -91,7 +97,7 @@ class Trial:
         self._open.update(ends)
         return ends
 
-    def _file(self, content: dict[str, str]) -> int:
+    def _file(self, content: Mapping[str, Any]) -> int:
         fd = memory_file(content)
         self._open.add(fd)
         return fd
@@ -123,12 +129,17 @@ class Trial:
                         if said != "started":
                             return said == "passed", text
                         started = True
-                        deadline = time.monotonic() + WALL_FACTOR * self.request.timeout
+                        deadline = time.monotonic() + self._wall
                 if self._printed > OUTPUT_LIMIT:
                     return False, f"printed more than {OUTPUT_LIMIT >> 20} MiB"
         if not started:
             return None, f"a contained process did not start within {START_SECONDS:.0f} s"
-        return False, f"timeout: {WALL_FACTOR * self.request.timeout:g} s on the wall"
+        return False, f"timeout: {self._wall:g} s on the wall"
+
+    @property
+    def _wall(self) -> float:
+        compiling = 0 if self.request.language == "Python" else COMPILE_SECONDS
+        return WALL_FACTOR * (self.request.timeout + compiling)
 
     def _no_verdict(self, started: bool, output: int) -> tuple[bool | None, str]:
         if started:
@@ -142,7 +153,7 @@ class Trial:
 
     def _judged(self, passed: bool, text: str) -> Response:
         text = one_line(text)
-        if self.request.alone:
+        if self.request.alone or self.request.language != "Python":
             text = f"{text} ({WEAKER})"
         return Response(text=text, passed=passed, finish_reason="judged")
 

@@ -80,7 +80,7 @@ class Worker:
         try:
             with theirs:
                 self._process = _start(theirs)
-            if plan.profile == "interpreter":
+            if plan.profile != "score":
                 _expendable(self._process.pid)
             if "cgroup" in plan.layers:
                 self._group = Cgroup.make(name, plan.limits)

@@ -182,7 +182,8 @@ class _Zygote:
         ROLES[child["role"]](*pipes)
 
     def _ruleset(self, writable: list[str]) -> int:
-        return landlock.ruleset(self._readable, writable)
+        execute = self._profile == "toolchain"
+        return landlock.ruleset(self._readable, writable, execute=execute)
 
 
 def complaint(error: BaseException) -> str:

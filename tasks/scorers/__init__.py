@@ -16,6 +16,7 @@ from ..own import own_file, own_function
 from . import (
     answers,
     big_bench_hard,
+    braces,
     examinations,
     instructions,
     letters,
@@ -99,6 +100,7 @@ TRANSCRIPT_READINGS: dict[str, TranscriptReading] = {
 
 CUTS: dict[str, Cut] = {
     "indentation": programs.indentation,
+    "braces": braces.braces,
     "whole": programs.whole,
     "program": programs.program,
     "qwen_blank_line": programs.qwen_blank_line,
