@@ -14,7 +14,12 @@ from .numbers import find_number, parse_number
 
 _MARK = re.compile(r"answer\s*(?:is|:)\s*:?\s*", re.IGNORECASE)
 _OPTION = re.compile(r"\(([A-Za-z])\)")
-_BARE = re.compile(r"\W*([A-Z])(?![\w']| [a-z])")
+_BARE = re.compile(
+    r"(?:[^\w\\]|\\\(|\\(?:boxed|text)\{|(?i:option |choice ))*([A-Z])(?![\w']| [a-z])"
+)
+_ALONE = re.compile(r"\W*([A-Z])\W*")
+_WORD = re.compile(r"[^\s,;:.*`\"“”\[\]]+")
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.MULTILINE)
 _PAIRS = (("yes", "no"), ("true", "false"), ("valid", "invalid"))
 _BRACKETS = re.compile(r"[][(){}<>]")
 
@@ -38,7 +43,7 @@ def bbh_answer(text: str, target: str, metric: str) -> Score:
 def _read(said: str, target: str, *, first: bool) -> str | None:
     """The answer of the target's kind in a text, its first or its last one."""
     if re.fullmatch(r"\([A-Z]\)", target):
-        bare = _BARE.match(said) if first else None
+        bare = _BARE.match(said) if first else _ALONE.fullmatch(said)
         letters = [bare[1]] if bare else _OPTION.findall(said)
         return _one([f"({letter.upper()})" for letter in letters], first)
     for pair in _PAIRS:
@@ -48,10 +53,14 @@ def _read(said: str, target: str, *, first: bool) -> str | None:
         found = find_number(f"answer is {said}" if first else said)
         value = None if found is None else parse_number(found)
         return None if value is None else str(value)
-    line = said.strip().partition("\n")[0] if first else said.strip().rpartition("\n")[2]
+    lines = said.strip().splitlines() or [""]
+    line = lines[0] if first else lines[-1]
     if not re.search(r"\w", target):
         return " ".join(_BRACKETS.findall(line)) or None
-    return " ".join(re.sub(r"[,*\"]", " ", line).casefold().split()).rstrip(".") or None
+    listed = [_BULLET.sub("", each).strip() for each in lines]
+    if first and len(listed) > 1 and all(len(each.split()) == 1 for each in listed):
+        line = " ".join(listed)  # one word a line
+    return " ".join(_WORD.findall(line.rpartition(": ")[2].casefold())) or None
 
 
 def _one(found: list[str], first: bool) -> str | None:

@@ -7,19 +7,29 @@ right, `C A D` for three questions.
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 from qwen_eval.types import Score
 
+from .letters import WRONG
 from .mathematics import math_answer
 
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_MARK = re.compile(
-    r"【答案】|答案|应选择?|选择|故选|\banswers?\b\s*(?:choice|option)?|\\boxed", re.IGNORECASE
+# What names an answer; then what a reply that names none says of a choice.
+_MARKS = (
+    re.compile(r"【答案】|答案|故选|\banswers?\b\s*(?:choice|option)?|\\boxed", re.IGNORECASE),
+    re.compile(r"应选择?|选择"),
 )
-# Letters that stand for themselves: no part of a word, and no article before one.
+# Letters that stand for themselves: no part of a word, no article, and not said to be wrong.
+_AFTER = (
+    r"(?![A-Za-z'])(?!(?<=A) (?!is\b|was\b|because\b|as\b|since\b|and\b)[a-z])"
+    rf"(?!{WRONG})"
+)
+_NEXT = r"(?=[A-H](?![A-Za-z]))"
 _GROUP = re.compile(
-    r"(?<![A-Za-z\\])(?:[A-H](?:[\s,、和与&]+(?=[A-H](?![A-Za-z])))?)+(?![A-Za-z'])"
-    r"(?!(?<=A) (?!is\b|was\b|because\b|as\b|since\b|and\b)[a-z])"
+    rf"(?<![A-Za-z\\])(?<!不是)(?<!not )(?:(?:[A-H](?:(?:[\s,、和与&]|\band\b)+{_NEXT})?)++{_AFTER}"
+    # A comma may also begin what is said of the next letter: 答案是C，A项错误.
+    rf"|(?:[A-H](?:[\s、和与&]+{_NEXT})?)++{_AFTER})"
 )
 _BEHIND = 40  # characters between a mark and the first answer
 MARKS = 50  # that are tried
@@ -30,11 +40,13 @@ def read_letters(text: str, questions: int) -> list[str]:
     several letters, which come in order; one of several has one.
 
     Read behind the last mark, such as 【答案】 or "answer", that letters follow; without one, from
-    the reply's beginning for several questions, at its end for a single one.
+    the reply's beginning for several questions, at its end for a single one. Letters that are said
+    to be wrong are passed over.
     """
     text = text.translate(_WIDE)
     chosen: list[str] = []
-    for mark in reversed(list(_MARK.finditer(text))[-MARKS:]):
+    marks = (list(kind.finditer(text))[-MARKS:] for kind in _MARKS)
+    for mark in chain.from_iterable(map(reversed, marks)):
         behind = text[mark.end() :]
         first = _GROUP.search(behind[: _BEHIND + 2])
         if first:

@@ -13,25 +13,48 @@ from collections.abc import Sequence
 from qwen_eval.types import Item, Score
 
 LETTERS = "ABCDEFGHIJ"
-_MARK = r"[\s*_`\"'“”‘’「【\[({:：]*(?:\\(?:boxed|text(?:bf)?|mathrm)\{)*[\s(]*"
-_END = r"(?![A-Za-z0-9'’])"
-_SAID = (
-    # "the answer is (B)", "Answer: B", "答案是B", "故选 B", "选项B正确", "\boxed{B}"
-    rf"(?i:\banswer(?:\s+(?:is|would\s+be|should\s+be))?\b){_MARK}(?:(?i:option|choice)\s+)?([A-J]){_END}",
-    rf"(?:答案|选项|应选|应该选|故选|选择|选)(?:应该|应)?(?:是|为)?{_MARK}([A-J]){_END}",
+# What may stand before a letter: quotation marks, brackets, Markdown, the signs of a formula.
+_MARK = (
+    r"[\s*_`\"'“”‘’「『《<【】\[({:：$]*(?:\\[(\[]\s*)?"
+    r"(?:\\(?:boxed|text(?:bf)?|math(?:rm|bf))\{)*[\s(]*"
+)
+_END = r"(?![A-Za-z0-9]|['’][A-Za-z])"
+_IS = r"\s+(?:is|would\s+be|should\s+be|must\s+be)"
+_NAMED = r"(?:(?i:(?:the\s+)?(?:option|choice|letter))\s+)?(?:not\s+\(?[A-J]\)?,?\s+but\s+)?"
+_ANSWERED = (
+    # "the answer is (B)", "Answer: B", "the correct option is B", "答案是B", "故选 B", "\boxed{B}"
+    rf"(?i:\banswer(?:{_IS})?\b|\b(?:correct|right|best)\s+(?:option|choice){_IS}\b){_MARK}{_NAMED}"
+    rf"([A-J]){_END}",
+    rf"(?:答案|(?:不?正确|错误)的?选项|(?:不?正确|错误)的|应选|应该选|故选)(?:不是[A-J][,，]?而?)?"
+    rf"(?:应该|应)?(?:是|为)?(?:选择|选项|选)?{_MARK}([A-J]){_END}",
     rf"\\boxed\{{\s*(?:\\text\{{)?\s*\(?([A-J]){_END}",
+)
+_SAID = (
+    # "选项B", "我选B", "option B", "B is correct"
+    rf"(?:选项|选择|选)(?:是|为)?{_MARK}([A-J]){_END}",
     rf"\b(?i:choose|select|pick|option|choice){_MARK}([A-J]){_END}",
-    r"(?<![A-Za-z])\(?([A-J])\)?(?:选?项)?\s*(?:(?i:is\s+(?:the\s+)?(?:correct|right))|(?:是)?正确|符合题意)",
+    r"(?<![A-Za-z])\(?([A-J])\)?(?:选?项)?\s*"
+    r"(?:(?i:is\s+(?:the\s+)?(?:correct|right|answer))|(?:是)?正确|符合)",
 )
 _DENIED = re.compile(r"(?:not|n't|isn[’']t|不|非)\W*$", re.IGNORECASE)
-_ALONE = re.compile(r"\W*([A-J])(?:[.)）:：,，。\s*_`]|$)")
+WRONG = (
+    r"\)?(?:\s*选?项)?的?(?:说法|叙述|表述|描述)?(?:都|均|是)?"
+    r"(?:错|有误|不(?:正确|对|符合|成立|能|可))|\)?\s+(?i:is|are)\s+(?i:wrong|incorrect|false|not)\b"
+)
+"""What may stand behind letters and says that they are wrong."""
+_REJECTED = re.compile(WRONG)
+_ALONE = re.compile(r"\W*([A-J])(?:[.)）:：,，。\s*_`]|、(?!\s*[A-J])|$)")
+_OPENING = re.compile(r"^[^\w\n]*([A-J])(?![\w'’])", re.MULTILINE)
+_LAST_LINE = re.compile(r"(?:\A|\n)[^\w\n]*([A-J])\W*\Z")
 
 
 def letter(text: str, item: Item) -> Score:
     """Right if the last choice that the reply says in words is the right one's.
 
-    "The answer is (B)", "答案：B", "\\boxed{B}" are such choices; without one, a reply that begins
-    with a letter of its own, or that is an option's text, has chosen. Anything else is no answer.
+    "The answer is (B)", "答案：B", "\\boxed{B}" are such choices. Without one, a reply has chosen
+    whose last line is a letter, or that begins with a letter of its own and goes through no others;
+    then one that speaks of "option B" or "选项B", and one that is an option's text. Anything else
+    is no answer, and so is a letter that is said to be wrong.
     """
     assert item.gold is not None
     found = find_letter(text, [option.strip() for option in item.options])
@@ -44,19 +67,32 @@ def find_letter(text: str, options: Sequence[str]) -> str | None:
     """The letter that a reply chooses among as many as there are options; None for none."""
     reply = unicodedata.normalize("NFKC", text).strip()
     known = LETTERS[: len(options)]
-    for pattern in _SAID:
+    if said := _last_said(_ANSWERED, reply, known):
+        return said
+    opening = {match[1] for match in _OPENING.finditer(reply)}
+    alone = _LAST_LINE.search(reply) or (_ALONE.match(reply) if len(opening) == 1 else None)
+    if alone and alone[1] in known and not re.match(r"\W*A\s+[a-z]", reply):  # an article
+        return alone[1]
+    if said := _last_said(_SAID, reply, known):
+        return said
+    same = [i for i, option in enumerate(options) if _plain(option) == _plain(reply)]
+    return known[same[0]] if len(same) == 1 else None
+
+
+def _last_said(patterns: Sequence[str], reply: str, known: str) -> str | None:
+    """The last letter that the first of the patterns which finds any finds, and that is not
+    denied."""
+    for pattern in patterns:
         said = [
             match[1]
             for match in re.finditer(pattern, reply)
-            if match[1] in known and not _DENIED.search(reply[: match.start()][-12:])
+            if match[1] in known
+            and not _DENIED.search(reply[: match.start()][-12:])
+            and not _REJECTED.match(reply, match.end(1))
         ]
         if said:
             return said[-1]
-    alone = _ALONE.match(reply)
-    if alone and alone[1] in known and not re.match(r"\W*A\s+[a-z]", reply):  # an article
-        return alone[1]
-    same = [i for i, option in enumerate(options) if _plain(option) == _plain(reply)]
-    return known[same[0]] if len(same) == 1 else None
+    return None
 
 
 def _plain(text: str) -> str:

@@ -13,11 +13,15 @@ from qwen_eval.types import Score
 
 from .boxes import last_boxed
 from .guarded import UndecidedError, guard
-from .numbers import find_number, parse_number
+from .numbers import NUMBER, find_number, parse_number
 
 LONGEST = 400  # letters of an answer; MATH's longest has 81
 _MARK = re.compile(r"(?:answer\s*(?:is|:|=)|答案\s*(?:是|为|：|:))\s*:?\s*", re.IGNORECASE)
 _DOLLARS = re.compile(r"\$\$?((?:\\.|[^$\\\n]){1,400}+)\$")
+_DELIMITERS = re.compile(
+    r"\\\(\s*([^$\n]{1,400}?)\s*\\\)|(?:\\\[|\$\$)\s*([^$\n]{1,400}?)\s*(?:\\\]|\$\$)"
+)
+_UNIT = re.compile(r"(?!(?:and|or|to|more|less|thousand|million|billion)\b)[a-z]{2,}( [a-z]{2,})?")
 _END = re.compile(r"\n|\.(?!\d)|。|(?<=\s)I hope")
 # Powers and factorials that no answer of the field needs and that take a library forever.
 _ENDLESS = re.compile(r"\^\s*\{?\s*[-+(]*\d{6}|\^\s*\{[^{}]*\^|\^\s*\w\s*\^|\d{4}\s*\)*\s*!|\d{60}")
@@ -29,16 +33,21 @@ _WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\{([^{}]*)\}")
 
 def find_answer(text: str) -> str | None:
     """The last box's content; else, behind the last "answer is" (or 答案是), the formula between
-    dollars or the rest of the sentence; else the last formula, else the last number."""
+    dollars (or \\(…\\), \\[…\\]) or the rest of the sentence, of 12 dollars the 12; else the last
+    formula, else the last number."""
     boxed = last_boxed(text)
     if boxed is not None and boxed.strip():
         return boxed.strip()
+    text = _DELIMITERS.sub(lambda found: f"${found[1] or found[2]}$", text)
     marks = list(_MARK.finditer(text))
     if marks:
         behind = text[marks[-1].end() : marks[-1].end() + 2 * LONGEST]
         if formula := _DOLLARS.match(behind):
             return formula[1].strip()
         sentence = _END.split(behind)[0].strip(" *:：")
+        amount, _, unit = sentence.partition(" ")
+        if NUMBER.fullmatch(amount) and _UNIT.fullmatch(unit):
+            return amount
         if sentence:
             return sentence
     formulas = _DOLLARS.findall(text[-10 * LONGEST :])

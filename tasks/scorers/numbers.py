@@ -49,10 +49,11 @@ def find_number(text: str) -> str | None:
 
     - Where that number opens a calculation on the same line, its result counts: after
       "answer is 18 / 3 = 6" that is 6.
-    - A number may have a sign (- or −), a dollar, thousands separators, decimals (also .5), or be
-      a fraction (1/2) or a mixed number (3 1/2).
+    - A number may have a sign (- or −), a dollar, thousands separators (also {,}), decimals (also
+      .5), or be a fraction (1/2) or a mixed number (3 1/2).
     - A minus right behind a letter, digit or bracket is a difference, not a sign.
     """
+    text = text.replace("{,}", ",")
     marked = _MARKED.search(text)
     if marked:
         return marked.group(2) or marked.group(1)

@@ -44,7 +44,9 @@ _LABEL = re.compile(
     re.MULTILINE,
 )
 _AROUND_NAME = " \t*`\"'“”‘’「」[]【】().。,，"
-_NO_TOOL = {"none", "n/a", "null", "nothing", "no tool", "no action", "无", "无需工具", "不需要"}
+_NO_TOOL = re.compile(
+    r"(?:none|n/a|null|nothing|not?|final answer)(?![\w.])|[无不没]", re.IGNORECASE
+)
 _FENCE = re.compile(r"\s*(?:```\w*\s*)?")
 
 
@@ -52,7 +54,8 @@ def react(reply: str, ended: bool) -> Reading:
     """The first Action that names something, with the Action Input right behind it.
 
     - Labels begin a line; Markdown's bold and a full-width colon are part of them. Quotation marks
-      and brackets around a name are not; its case is. "None" and the like name nothing.
+      and brackets around a name are not; its case is. "None", "No tool
+      needed" and the like name nothing.
     - The input is the JSON object that it begins with, in a code fence or not, whatever follows;
       else all of it up to the next label, read as JSON5: single quotes, trailing commas, comments.
     - A reply without an Action that is blank, or was cut off before a Final Answer, decides
@@ -65,7 +68,7 @@ def react(reply: str, ended: bool) -> Reading:
         behind = labels[index + 1] if index + 1 < len(labels) else None
         name = reply[label.end() : behind.start() if behind else None].strip().partition("\n")[0]
         name = name.strip(_AROUND_NAME)
-        if not name or name.lower() in _NO_TOOL:
+        if not name or _NO_TOOL.match(name):
             continue
         if behind is None or behind[1] != "Action Input":
             return Reading(called=True, name=name)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from qwen_eval.types import Score
 
 from .boxes import last_boxed
-from .numbers import TOLERANCE, find_number, parse_number
+from .numbers import NUMBER, TOLERANCE, find_number, parse_number
 
 THOUSANDTH = Fraction(1, 1000)
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0x2044: "/"}
@@ -22,7 +22,7 @@ _POWER = re.compile(
     r"(?<![\d.])(\d++(?:\.\d++)?)(?:\s*(?:×|x|\*|\\times)\s*10\s*\^\s*\{?\s*|[eE])([-+]?\d{1,3})(?!\d)\}?"
 )
 _PERCENT = re.compile(r"(?<![\d.,])(\d++(?:,\d{3})*+(?:\.\d++)?)\s*\\?%")
-_MARK = re.compile(r"(?:答案|答)\s*(?:是|为|[:=])|答案")
+_MARK = re.compile(r"(?:答案|(?P<sentence>答))\s*(?:是|为|[:=])|答案")
 _DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "亿": 10**8}
 _NUMERAL = "[零〇一二两三四五六七八九十百千万亿]+"
@@ -32,6 +32,7 @@ _NUMERALS = re.compile(rf"({_NUMERAL})(?:分之({_NUMERAL}))?")
 def plain(text: str) -> str:
     """The text with its numbers written as `parse_number` takes them; the rest is as it was."""
     text = text.translate(_WIDE).replace("{,}", ",").replace("\\!", "").replace("\\$", "$")
+    text = re.sub(r"(\\[dt]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", text)
     text = _FRACTION.sub(lambda m: f"{' ' if m[1] else ''}{m[2]}/{m[3]}", text)
     text = re.sub(r"\(\((\d+)\)/\((\d+)\)\)", r"\1/\2", text)
     text = re.sub(r"(?<=\d)\((\d+/\d+)\)", r" \1", text)
@@ -61,7 +62,8 @@ def chinese_number(numeral: str) -> int:
 
 def read_number(text: str) -> Fraction | None:
     """The value of the last \\boxed{}, else of what stands behind the last mark of an answer (the
-    first English one, as `find_number` has it), else of the last number."""
+    first English one, as `find_number` has it), else of the last number. Behind 答案 the first
+    number counts, and of the sentence behind 答： the last."""
     text = plain(text)
     boxed = last_boxed(text)
     if boxed is not None and (found := find_number(f"answer is {boxed}")):
@@ -69,6 +71,11 @@ def read_number(text: str) -> Fraction | None:
     marks = list(_MARK.finditer(text))
     if marks:
         line = text[marks[-1].end() :].partition("\n")[0]
+        if marks[-1]["sentence"]:
+            # 答：3个小朋友一共有18个苹果。 repeats what was given, and ends with the answer.
+            said = re.split(r"[。;(]", line)[0]
+            if "=" not in said and (numbers := NUMBER.findall(said)):
+                return parse_number(numbers[-1])
         if found := find_number(f"answer is {line}"):
             return parse_number(found)
         # 一共 is no number: where there are digits, they count, and else the last numeral.

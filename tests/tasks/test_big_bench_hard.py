@@ -36,6 +36,16 @@ from qwen_eval.tasks.scorers.big_bench_hard import bbh_answer, lm_eval_get_answe
         ("So the answer is ] >.", "] ] >", 0.0),
         ("So the answer is barn, damp dot.", "barn damp dot", 1.0),
         ("So the answer is damp barn dot.", "barn damp dot", 0.0),
+        ("So the answer is Option B.", "(B)", 1.0),
+        ("So the answer is \\boxed{B}", "(B)", 1.0),
+        ("**B**", "(B)", 1.0),
+        ("So the answer is a B-side.", "(B)", 0.0),
+        ("So the answer is **barn damp dot**.", "barn damp dot", 1.0),
+        ("So the answer is [`barn`, `damp`, `dot`].", "barn damp dot", 1.0),
+        ('So the answer is "barn damp dot".', "barn damp dot", 1.0),
+        ("So the answer is:\n- barn\n- damp\n- dot", "barn damp dot", 1.0),
+        ("So the answer is:\n1. damp\n2. barn\n3. dot", "barn damp dot", 0.0),
+        ("The sorted list is: barn damp dot", "barn damp dot", 1.0),
     ],
 )
 def test_kinds_of_answers(reply: str, target: str, value: float) -> None:

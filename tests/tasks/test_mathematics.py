@@ -54,6 +54,12 @@ def test_the_last_box_that_is_closed(text: str, content: str | None) -> None:
         ("we get $a$ and so $b$", "b"),
         ("that makes 12 apples", "12"),
         ("so \\boxed{4}. The answer is 5.", "4"),
+        ("The answer is \\[\\frac{1}{2}\\]", "\\frac{1}{2}"),
+        ("so \\(a\\), that is\n\\[\nx = 2\n\\]", "x = 2"),
+        ("that is\n$$\nx = \\frac{1}{2}\n$$", "x = \\frac{1}{2}"),
+        ("The answer is 12 square inches.", "12"),
+        ("The answer is 5 or 6.", "5 or 6"),
+        ("The answer is 5 million.", "5 million"),
         ("nothing", None),
     ],
 )

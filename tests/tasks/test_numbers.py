@@ -26,6 +26,7 @@ def value(text: str) -> Fraction | None:
         (" 16 - 3 - 4 = 9. The answer is 9.", 9),
         ("The answer is $1,250.50.", Fraction(2501, 2)),
         ("The answer is -5", -5),
+        ("so $\\boxed{20{,}800}$", 20800),
         ("The answer is 18\n\nQ: next 44", 18),
         ("so x = 3.  Answer: 42", 42),
         ("The answer is **7**.", 7),

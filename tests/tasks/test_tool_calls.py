@@ -126,6 +126,22 @@ def test_a_reply_that_ends_too_early_decides_nothing(
     assert react(reply, ended).decided is decided
 
 
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("No tool needed.", False),
+        ("N/A (no tool required)", False),
+        ("Final Answer", False),
+        ("不需要任何工具", False),
+        ("none_such", True),
+        ("notes.add", True),
+        ("no.op", True),
+    ],
+)
+def test_words_that_name_no_tool(name: str, called: bool) -> None:
+    assert react(f"Thought: hm\nAction: {name}\nFinal Answer: 7", True).called is called
+
+
 PIECES = st.sampled_from(
     ["\n", " ", "Action:", "Action Input:", "Observation:", "Thought:", "Final Answer:", "a",
      "{", "}", "[", "]", '"', "'", ":", "：", ",", "1", "-", "e", "\\", "\\u", "/*", "```",
