@@ -38,9 +38,9 @@ class Measure:
     """`sign`: 1 where more is better, -1 where less is. `weight`: the entry of a sample's values
     that says what it weighs in a mean; None where all weigh alike. A figure is written times
     `scale`, with so many `digits`; `unit` is that of a difference. `polled`: a sample is several
-    votes, whose number may differ between two runs, and groups are strata of samples that resemble
-    each other no more than others do. `whole`: it is made of all samples at once, and no sample has
-    a value of it."""
+    votes, whose number may differ between two runs. `strata`: groups are the kinds of sample that a
+    set was made of, few and fixed, whose samples resemble each other no more than others do.
+    `whole`: it is made of all samples at once, and no sample has a value of it."""
 
     sign: int = 1
     weight: str | None = None
@@ -48,6 +48,7 @@ class Measure:
     digits: int = 1
     unit: str = "points"
     polled: bool = False
+    strata: bool = False
     whole: bool = False
 
     def shown(self, value: float) -> str:
@@ -75,7 +76,7 @@ SHARE = Measure()
 BITS_PER_BYTE = Measure(-1, "bytes", 1.0, 4, "bits per byte")
 NATS_PER_TOKEN = Measure(-1, "tokens", 1.0, 4, "nats per token")
 LESS_SHARE = Measure(-1)
-NET_PREFERENCE = Measure(weight="votes", polled=True)
+NET_PREFERENCE = Measure(weight="votes", polled=True, strata=True)
 PLAIN = "plain numbers"
 MORE = Measure(1, None, 1.0, 4, PLAIN)
 LESS = Measure(-1, None, 1.0, 4, PLAIN)
@@ -94,6 +95,7 @@ _OTHERS = {
     "bits_per_byte": BITS_PER_BYTE,
     "nats_per_token": NATS_PER_TOKEN,
     "net_preference": NET_PREFERENCE,
+    "right_decision": Measure(strata=True),
     "false_positive": LESS_SHARE,
     "lenient_arguments": LESS_SHARE,
 }
@@ -127,7 +129,7 @@ def weights_of(metric: str, records: Sequence[Scored]) -> list[float] | None:
 def clusters_of(metric: str, groups: Sequence[str]) -> list[str]:
     """The groups of the samples where those of one group may resemble each other; else one for
     all, which is none."""
-    return [""] * len(groups) if measure_of(metric).polled else list(groups)
+    return [""] * len(groups) if measure_of(metric).strata else list(groups)
 
 
 def value_of(metric: str, record: Scored) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from qwen_eval.errors import UserError
@@ -101,7 +101,16 @@ def estimate_of(metric: str, records: Sequence[Scored]) -> Estimate | None:
     if measure_of(metric).whole:
         return None
     values = [value_of(metric, record) for record in records]
-    return estimate(values, weights_of(metric, records))
+    return _as_share(metric, values, estimate(values, weights_of(metric, records)))
+
+
+def _as_share(metric: str, values: Sequence[float], found: Estimate | None) -> Estimate | None:
+    """Of shares, what an interval claims below 0 and above 1 is taken from it."""
+    measure = measure_of(metric)
+    share = measure.unit == "points" and not measure.polled and all(0 <= v <= 1 for v in values)
+    if found is None or not share:
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def counts_of(records: Sequence[SampleRecord]) -> dict[str, int]:
@@ -174,7 +183,7 @@ def macro_estimate(metric: str, by_group: Mapping[str, Sequence[Scored]]) -> Est
     values = [value_of(metric, record) for members in by_group.values() for record in members]
     weights = [1 / len(members) for members in by_group.values() for _ in members]
     if not values or any(value not in (0.0, 1.0) for value in values):
-        return estimate(values, weights)
+        return _as_share(metric, values, estimate(values, weights))
     mean = weighted_mean(values, weights)
     size = math.fsum(weights) ** 2 / math.fsum(weight**2 for weight in weights)
     interval = wilson_interval(mean * size, size)

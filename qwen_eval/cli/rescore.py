@@ -16,7 +16,6 @@ from qwen_eval.cli.options import TaskPath, command_from
 from qwen_eval.cli.setup import LoadedTask, load_tasks
 from qwen_eval.cli.solvers import solver_of
 from qwen_eval.errors import UserError
-from qwen_eval.fileio import encodable, write_atomic
 
 if TYPE_CHECKING:
     from qwen_eval.results import SampleRecord, TaskInfo
@@ -177,6 +176,8 @@ def _differing(
 
 
 def _write_audit(path: Path, differing: list[dict[str, Any]]) -> None:
+    from qwen_eval.fileio import encodable, write_atomic
+
     lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in differing)
     write_atomic(path, encodable("".join(lines)))
     print(f"{len(differing)} disagreements written to {path}")

@@ -11,6 +11,7 @@ from itertools import chain
 
 from qwen_eval.types import Score
 
+from .boxes import last_boxed
 from .letters import WRONG
 from .mathematics import math_answer
 
@@ -74,10 +75,25 @@ def letters(text: str, target: str, metric: str) -> Score:
 
 
 def letters_or_formula(text: str, target: str, metric: str) -> Score:
-    """AGIEval: all letters of a choice, and no others, or the formula of a cloze."""
+    """AGIEval: all letters of a choice, and no others, or the formula of a cloze, and of one with
+    several gaps all of them, in order, with semicolons between them."""
     if not re.fullmatch(r"[A-H]+", target):
-        return math_answer(text, target, metric)
+        golds = target.split(";")
+        return _gaps(text, golds, metric) if len(golds) > 1 else math_answer(text, target, metric)
     found = read_letters(text, 1)
     if not found:
         return Score({metric: 0.0}, status="no_answer")
     return Score({metric: float(found[0] == target)}, answer=found[0])
+
+
+def _gaps(text: str, golds: list[str], metric: str) -> Score:
+    boxed = last_boxed(text) or ""
+    parts = re.split("[;；]", boxed if re.search("[;；]", boxed) else text)[-len(golds) :]
+    if len(parts) < len(golds):
+        one = math_answer(text, golds[-1], metric)
+        return Score({metric: 0.0}, answer=one.answer, status=one.status, detail=one.detail)
+    read = [math_answer(part, gold, metric) for part, gold in zip(parts, golds, strict=True)]
+    if any(one.answer is None for one in read):
+        return Score({metric: 0.0}, status="no_answer")
+    right = all(one.values[metric] == 1.0 for one in read)
+    return Score({metric: float(right)}, answer="; ".join(str(one.answer) for one in read))

@@ -33,7 +33,10 @@ def react(item: Item, tokenise: Tokenise | None = None) -> Solver:
         values,
         answer=f"{reading.name} {reading.arguments}".strip() if reading.called else None,
         status="scored" if reading.decided else "no_answer",
-        detail={"tokens_are": "words"} if gold and tokenise is None else {},
+        detail={
+            **({"tokens_are": "words"} if gold and tokenise is None else {}),
+            **({"arguments": "not readable"} if reading.called and not reading.arguments else {}),
+        },
     )
 
 

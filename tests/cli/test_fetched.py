@@ -14,18 +14,22 @@ from qwen_eval.taskspec import find_task, task_names
 from tests.cli.command import qwen_eval, refused
 
 ROW = {"question": "x?", "choices": ["a", "b", "c", "d"], "answer": 0, "subject": "anatomy"}
+# What the conditions of some splits ask of their rows.
+ROW |= {"label": 0, "category": "irrelevance", "function": []}
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A mirror with one row in every split of every task."""
+    """A mirror with one row in every split of every task; two splits of MBPP share a file."""
     for name in task_names():
         for split in find_task(name)[0].splits.values():
             if split.mirror is None:
                 continue  # a set of the project's own is in no mirror
             path = tmp_path / "data" / split.mirror
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(gzip.compress(json.dumps(ROW).encode() + b"\n"))
+            rows = [ROW | {"task_id": n} for n in ((3, 12) if name == "mbpp" else (12,))]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            path.write_bytes(gzip.compress(lines.encode()))
     return tmp_path / "data"
 
 

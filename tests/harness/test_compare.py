@@ -52,6 +52,19 @@ def test_what_changed_is_counted_and_listed() -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_kinds_of_question_are_no_clusters() -> None:
+    # As react_tools: four kinds, which as units could never be significant (2 / 2**4 = 0.125).
+    def asked(value: float) -> Run:
+        run = run_of([value] * 20, metric="right_decision")
+        return replace(
+            run, samples=[replace(s, values={"right_decision": value}) for s in run.samples]
+        )
+
+    (found,) = compare_runs(asked(1.0), asked(0.0))
+    assert found.paired.clusters is None
+    assert found.paired.p == pytest.approx(2 / 2**20)  # McNemar's: all twenty went down
+
+
 def test_samples_are_joined_by_id_and_not_by_place() -> None:
     shuffled = list(B.samples)
     random.Random(1).shuffle(shuffled)

@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 
 from qwen_eval.errors import UserError
 from qwen_eval.fileio import file_hash
-from qwen_eval.metrics import LIMITS, estimate, macro_estimate, stored, summarise
+from qwen_eval.metrics import (
+    LIMITS,
+    estimate,
+    estimate_of,
+    macro_estimate,
+    stored,
+    summarise,
+)
 from qwen_eval.results import FILES, Run, SampleRecord, read_run
 from qwen_eval.stats import wilson_interval
+from qwen_eval.types import Score
 from tests.harness.toys import finished_run, record, run_info
 
 
@@ -141,6 +149,21 @@ def test_an_interval_fits_its_values() -> None:
     assert mean is not None
     assert (proportion.method, mean.method) == ("wilson", "student-t")
     assert 0 <= proportion.low <= 2 / 3 <= proportion.high <= 1
+
+
+def test_an_interval_of_a_share_ends_where_shares_do() -> None:
+    # Student's alone is -0.18 to 0.31, and 0.69 to 1.18.
+    low = estimate_of("accuracy", [Score({"accuracy": value}) for value in (0.0, 0.0, 0.0, 0.25)])
+    high = estimate_of("accuracy", [Score({"accuracy": value}) for value in (1.0, 1.0, 1.0, 0.75)])
+    assert low is not None
+    assert high is not None
+    assert (low.low, high.high) == (0.0, 1.0)
+    assert low.high == pytest.approx(0.0625 + 3.182446 * 0.0625)
+    bits = estimate_of(
+        "bits_per_byte", [Score({"bits_per_byte": v, "bytes": 1.0}) for v in (0.1, 0.9)]
+    )
+    assert bits is not None
+    assert bits.high > 1
 
 
 def test_tokens_are_added_up() -> None:

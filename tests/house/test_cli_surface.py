@@ -327,7 +327,9 @@ def test_commands_and_options_are_these() -> None:
     assert found() == SURFACE
 
 
-@pytest.mark.parametrize("heavy", ["torch", "transformers", "numpy", "pandas", "lm_eval"])
+@pytest.mark.parametrize(
+    "heavy", ["torch", "transformers", "numpy", "pandas", "lm_eval", "qwen_eval.fileio"]
+)
 def test_help_loads_nothing_heavy(heavy: str) -> None:
     code = (
         "import sys; sys.argv = ['qwen-eval', '--help']\n"

@@ -74,3 +74,20 @@ def test_no_text_is_too_strange(text: str, target: str) -> None:
 )
 def test_a_long_reply_is_read_at_once(text: str) -> None:
     assert letters(text, "C", "m").values == {"m": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("$5$;$10$", 1.0),
+        ("答案是 $5$；$10$", 1.0),
+        (r"所以 $\boxed{5; 10}$", 1.0),
+        (r"\boxed{5}；\boxed{10}", 1.0),
+        ("$5$;$11$", 0.0),
+        ("$10$;$5$", 0.0),
+        ("$10$", 0.0),
+        ("我不知道", 0.0),
+    ],
+)
+def test_a_cloze_of_several_gaps_is_right_if_all_are(reply: str, right: float) -> None:
+    assert letters_or_formula(reply, "$5$;$10$", "accuracy").values["accuracy"] == right

@@ -374,3 +374,15 @@ def test_hostile_replies_are_scored_stored_and_read_again(tmp_path: Path) -> Non
 
 def test_the_suite_holds_both() -> None:
     assert load_suite(SUITES_DIR / "tools.yaml").tasks[:2] == ("react_tools", "bfcl_tools")
+
+
+def test_arguments_that_cannot_be_read_are_named() -> None:
+    call = {"name": "w", "arguments": {"x": 1}}
+
+    def detail(arguments: str) -> Any:
+        text = f"Thought: t\nAction: w\nAction Input: {arguments}"
+        reply = Response(text=text, finish_reason="stop")
+        return replay(react(asked(call), lambda text: text.split()), [reply]).detail
+
+    assert detail("{x is not quoted and has no end") == {"arguments": "not readable"}
+    assert detail('{"x": 1}') == {}
