@@ -23,7 +23,10 @@ ORACLE = ["--model", "mock:oracle"]
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--tasks", "mmul", *ORACLE], "--tasks mmul: no task or suite; did you mean mmlu or cmmlu?"),
+        (
+            ["--tasks", "mmul", *ORACLE],
+            "--tasks mmul: no task or suite; did you mean mmlu or cmmlu?",
+        ),
         (["--tasks", "mmlu@best", *ORACLE], "--tasks mmlu@best: unknown recipe"),
         (["--tasks", ",", *ORACLE], "--tasks: name at least one"),
         (["--tasks", "mmlu,mmlu", *ORACLE], "named twice"),
