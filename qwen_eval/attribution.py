@@ -7,6 +7,7 @@ lead from one recipe to the other through recipes that no task has. Knows nothin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,14 @@ from qwen_eval.paired import Paired, difference
 from qwen_eval.stats import weighted_mean
 from qwen_eval.taskspec import Recipe
 
-ASKING = ("header", "item", "chat", "system", "options", "options_from", "needle", "filler")
+ASKING = ("header", "item", "chat", "system", "options", "options_from", "reference")
+HIDING = ("needle", "filler")
+ENDING = ("max_tokens", "stop", "cells", "repair")  # of a reply, and of an agent's turns
 FACTORS = {
-    "prompt": ASKING,
+    "prompt": (*ASKING, *HIDING),
     "exemplars": ("shots", "answer", "between"),
     "token seam": ("gap",),
-    "truncation": ("max_prompt_tokens", "max_tokens", "stop", "length", "span", "stride"),
+    "truncation": ("max_prompt_tokens", *ENDING, "length", "span", "stride"),
     "sampling": ("temperature", "top_p", "repeats"),
     "extraction": ("scorer",),
     "aggregation": ("macro",),
@@ -95,5 +98,5 @@ def effect(
 
 
 def _weights(groups: Sequence[str]) -> list[float]:
-    sizes = {group: groups.count(group) for group in set(groups)}
+    sizes = Counter(groups)
     return [1 / sizes[group] for group in groups]
