@@ -17,10 +17,12 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench.peers import answers, native
+from qwen_eval.backends.native import NativeBackend
 from qwen_eval.cli.setup import load_task
 from qwen_eval.datasets import TaskData, open_data, renamed, take
 from qwen_eval.fileio import text_hash
@@ -137,9 +139,14 @@ def our_items(golden: Golden, data: Path) -> list[tuple[Row, Item]]:
 
 def our_requests(item: Item) -> list[LoglikelihoodRequest]:
     """What an item's solver asks, one request per context."""
-    if find_task(item.recipe)[0].solver != "contexts":
+    if not _weighs_contexts(item.recipe):
         return [LoglikelihoodRequest(item.prompt, item.options)]
     return [LoglikelihoodRequest(Prompt(c), (item.prompt.text,)) for c in item.options]
+
+
+@cache
+def _weighs_contexts(recipe: str) -> bool:
+    return find_task(recipe)[0].solver == "contexts"
 
 
 def asked_by(item: Item) -> list[tuple[str, str]]:
@@ -253,6 +260,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = smollm2.require()
     ours = native(folder)
+    assert isinstance(ours, NativeBackend)
     for golden in (g for g in GOLDENS if g.recipe in options.recipes.split(",")):
         rows, items = map(list, zip(*our_items(golden, options.data), strict=True))
         asked = their_asked(golden, rows, options.data)
@@ -262,7 +270,7 @@ def main() -> None:
         print(f"{golden.recipe}: {len(items)} items, {equal} asked in the same bytes", flush=True)
         agree = _report(mine, got) and equal == len(items)
         if agree or options.write:
-            encode = ours.tokenizer.encode  # type: ignore[attr-defined]
+            encode = ours.tokenizer.encode
             lines = [golden_of(*each, encode) for each in zip(items, asked, got, strict=True)]
             write(golden.recipe, lines)
 

@@ -126,8 +126,9 @@ class _Way:
         self.backend: Backend | None = None
         self.sandbox: Sandbox | None = None
         self.replies: dict[tuple[str, str], Records] = {}
-        for run, name in zip(runs, names, strict=True):
-            task = self._load(name.partition("@")[2])
+        recipes = [name.partition("@")[2] for name in names]
+        self.ends = [load_task(self.data, recipe, self.limit, self.seed) for recipe in recipes]
+        for run, name, task in zip(runs, names, self.ends, strict=True):
             self.replies[_asked(task)] = run.of(name)
 
     def close(self) -> None:
@@ -140,30 +141,24 @@ class _Way:
         """Print the way and give it as data."""
         from qwen_eval.attribution import effect, steps
 
-        start, end = (self.spec.recipes[name.partition("@")[2]] for name in self.names)
-        first = self._load(self.names[0].partition("@")[2])
-        values = self._values(first, self.replies[_asked(first)])
+        first, last = self.ends
         groups = {item.sample.id: item.sample.group for item in first.items}
-        macro = start.macro
-        effects: list[Effect] = []
-        way = [self._at(step) for step in steps(start, end)]
-        tried = [values, *(self._values(task, self._replies(task)) for task in way)]
+        factors = steps(first.recipe, last.recipe)
+        way = [first, *map(self._at, factors)]
+        tried = [self._values(task, self._replies(task)) for task in way]
         kept = [i for i in groups if all(i in scored for scored in tried)]
         if not kept:
             raise RefusedError(f"{self.names[0]}: no item has a score all the way")
-        for step, task, before, after in zip(
-            steps(start, end), way, tried, tried[1:], strict=False
-        ):
-            effects.append(
-                effect(
-                    step.factor,
-                    [before[i] for i in kept],
-                    [after[i] for i in kept],
-                    [groups[i] for i in kept],
-                    macro=(macro, task.recipe.macro),
-                )
+        effects = [
+            effect(
+                step.factor,
+                [tried[at][i] for i in kept],
+                [tried[at + 1][i] for i in kept],
+                [groups[i] for i in kept],
+                macro=(way[at].recipe.macro, step.recipe.macro),
             )
-            macro = task.recipe.macro
+            for at, step in enumerate(factors)
+        ]
         begin = effects[0].score - effects[0].delta if effects else 0.0
         self._print(begin, effects, len(kept), len(groups) - len(kept))
         return {
@@ -173,9 +168,6 @@ class _Way:
             "start": begin,
             "effects": [asdict(one) for one in effects],
         }
-
-    def _load(self, recipe: str) -> LoadedTask:
-        return load_task(self.data, recipe, self.limit, self.seed)
 
     def _at(self, step: Step) -> LoadedTask:
         """The task under a recipe that it does not have."""
@@ -235,7 +227,7 @@ class _Way:
         for one in effects:
             interval = (
                 " – ".join(measure.bounds(one.paired.low, one.paired.high))
-                if (one.paired)
+                if one.paired
                 else "every item keeps its value"
             )
             step = measure.step(measure.sign * one.delta)
@@ -274,7 +266,7 @@ def _value(
     if record.task == task.info.recipe:
         return record.id, value_of(task.info.metric, record)
     replies = [response_from(response) for response in record.responses]
-    score = replay(solver_of(task)(item), replies, sandbox)
+    score = replay(solver_of(task)(item), replies, sandbox, task.info.metric)
     return record.id, None if score.status in UNSCORED else value_of(task.info.metric, score)
 
 

@@ -22,7 +22,7 @@ from qwen_eval.types import (
     Prompt,
 )
 from tests.backends.asking import ask
-from tests.model.toy_folder import toy_checkpoint
+from tests.model.toy_folder import toy_chat, toy_checkpoint
 
 OPTIONS = (" A", " B", " a longer one", "x")
 TEMPLATE = (
@@ -33,13 +33,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import AutoTokenizer
-
-    folder = toy_checkpoint(tmp_path_factory.mktemp("toy"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    return folder
+    return toy_chat(tmp_path_factory.mktemp("toy"), TEMPLATE)
 
 
 @pytest.fixture(scope="module")

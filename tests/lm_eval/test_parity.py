@@ -18,7 +18,7 @@ from qwen_eval.metrics import TaskMetrics, summarise
 from qwen_eval.results import SampleRecord, sample_record
 from qwen_eval.runner import Runner
 from tests.lm_eval.local_tasks import CHOICE, LAST, READ, WRITE, write_task
-from tests.model.toy_folder import toy_checkpoint
+from tests.model.toy_folder import toy_chat
 
 pytestmark = pytest.mark.slow
 TASKS = {task["task"]: task for task in (CHOICE, WRITE, READ, LAST)}
@@ -40,13 +40,7 @@ class Ours:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import AutoTokenizer
-
-    folder = toy_checkpoint(tmp_path_factory.mktemp("toy"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    return folder
+    return toy_chat(tmp_path_factory.mktemp("toy"), TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -59,3 +59,14 @@ def toy_checkpoint(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
             parameter.normal_(1.0 if "norm" in name else 0.0, 0.3, generator=generator)
     save_model(model, folder)
     return folder
+
+
+def toy_chat(folder: Path, template: str) -> Path:
+    """A toy checkpoint that transformers asks in conversation by this template."""
+    from transformers import AutoTokenizer
+
+    toy_checkpoint(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return folder

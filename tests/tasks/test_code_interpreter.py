@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from qwen_eval.runner import Finished, Runner, replay
-from qwen_eval.sandbox.preflight import open_sandbox
 from qwen_eval.sandbox.sandbox import Sandbox
 from qwen_eval.tasks.interpreter import module_cell
 from qwen_eval.tasks.scorers import find_reading
@@ -24,14 +22,6 @@ from tests.tasks.agents import Scripted, cells_of, converse, items_of, with_row
 
 TASKS = ("code_interpreter_math", "code_interpreter_vis", "code_interpreter_general")
 """As the rows of the paper's Tables 7 and 8 name them."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with open_sandbox() as opened:
-        if "namespaces" not in opened.layers:
-            pytest.skip("no namespaces here, so no sessions")
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 from qwen_eval.metrics import summarise
 from qwen_eval.results import sample_record
 from qwen_eval.runner import Finished, Runner, replay
-from qwen_eval.sandbox.preflight import open_sandbox
 from qwen_eval.sandbox.sandbox import Sandbox
 from qwen_eval.tasks.interpreter import tools
 from qwen_eval.tasks.solvers import SOLVERS
@@ -19,14 +18,6 @@ from qwen_eval.types import ExecuteRequest, GenerateRequest, Item, Request, Resp
 from tests.tasks.agents import Scripted, cells_of, converse, items_of
 
 SCORES = ("tool_selection", "tool_used", "code")
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with open_sandbox() as opened:
-        if "namespaces" not in opened.layers:
-            pytest.skip("no namespaces here, so no sessions")
-        yield opened
 
 
 @pytest.fixture(scope="module")
