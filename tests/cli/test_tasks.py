@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -203,6 +203,9 @@ def test_the_published_cut_of_humaneval_shortens_37_solutions(
 
         def judge(self, request: JudgeRequest) -> Response:
             return Response(passed=request.candidate.rstrip() in solutions, finish_reason="judged")
+
+        def interpreter(self, packages: object, files: object) -> NoReturn:
+            raise AssertionError("no cells here")
 
     found = list(task_check.recipe_faults(data, "qwen", Passes()))  # type: ignore[arg-type]
     told = [int(fault.partition("row ")[2].partition(":")[0]) for fault in found]

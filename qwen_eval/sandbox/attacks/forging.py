@@ -203,7 +203,7 @@ _FROM_WITHIN = (
         def f(x):
             gc.unfreeze()
             for thing in gc.get_objects():
-                if type(thing) is type(f) and thing.__name__ == "_say":
+                if type(thing) is type(f) and thing.__name__ == "say":
                     for pipe in range(3, 64):
                         try: thing(pipe, "passed", "passed")
                         except OSError: pass
@@ -338,8 +338,8 @@ def f(x): return 0
         """
         import sys
         roles, codec = (sys.modules["qwen_eval.sandbox." + name] for name in ("roles", "codec"))
-        say = roles._say
-        roles._say = lambda pipe, verdict, text: say(pipe, verdict and "passed", text)
+        say = roles.say
+        roles.say = lambda pipe, verdict, text: say(pipe, verdict and "passed", text)
         roles.encode = codec.encode = lambda *a: ["i", "0x2"]
         def f(x): return 0
         """,
