@@ -55,7 +55,11 @@ class Training(Closed):
         return digest(said, *others)
 
     def shared(
-        self, config: ModelConfig, world: World, weights: Transformer | int
+        self,
+        config: ModelConfig,
+        world: World,
+        weights: Transformer | int,
+        adapt: Callable[[Transformer], None] | None = None,
     ) -> LanguageModel:
         """A model as this recipe computes it; see language_model.shared_model."""
         return shared_model(
@@ -65,6 +69,7 @@ class Training(Closed):
             dtype=DTYPES[self.dtype],
             compiled=self.compile,
             recompute=self.recompute,
+            adapt=adapt,
         )
 
     def trainer(
@@ -91,6 +96,7 @@ class Training(Closed):
             Checkpoints(out / "states", key, self.keep, world),
             self.save_every,
             callbacks(model),
+            self.seed,
         )
         trainer.resume()
         return trainer

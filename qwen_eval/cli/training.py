@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ import typer
 
 from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.setup import say
+from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from qwen_eval.train.parallel import World
 
 SAMPLE_TOKENS = 64
+
+
+def own_model(name: str) -> Path:
+    """The folder of a model that can be trained on. Raises UserError for one of another engine."""
+    from qwen_eval.cli.names import resolve
+
+    resolved = resolve(name)
+    if resolved.backend != "native":
+        raise UserError(f"--model {name}: only a model of our own engine can be tuned")
+    return Path(resolved.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +65,7 @@ class Extras:
     """What a training command does beside training, as its options ask.
 
     dtype: of the weights that are written. tokenizer: the folder whose tokenizer goes beside
-    them. context: tokens of the longest sequences.
+    them. context: tokens of the longest sequences. merge: see Exporter.
     """
 
     options: TrainOptions
@@ -63,6 +74,7 @@ class Extras:
     world: World
     tokenizer: Path | None
     context: int
+    merge: Callable[[dict[str, Any]], dict[str, Any]] = dict
     exporter: Any = field(default=None, init=False)
 
     def callbacks(self, model: LanguageModel) -> tuple[Callback, ...]:
@@ -72,7 +84,9 @@ class Extras:
         from qwen_eval.train.language_model import flops_per_token
 
         options, config = self.options, model.transformer.config
-        self.exporter = Exporter(model.transformer, self.world, self.dtype, self.tokenizer)
+        self.exporter = Exporter(
+            model.transformer, self.world, self.dtype, self.tokenizer, self.merge
+        )
         with self.world.agreed():
             journals = self._journals() if self.world.rank == 0 else ()
         log = Log(self.out / LOG, lambda length: flops_per_token(config, length), journals)
