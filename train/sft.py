@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,24 +32,27 @@ from .conversations import (
 )
 from .data.decontaminate import KnownTests
 from .data.recipe import Decontaminate, find_files
+from .documents import string
 from .dropout import add_dropout
+from .functions import functions_of
 from .loop import Stage, Trainer
 from .lora import Lora, add_adapters
 from .parallel import World
 from .recipe import MakeCallbacks, Training, no_callbacks
-from .tool_use import Format, ToolPrompts, fireact_turns, tool_turns
+from .tool_use import ToolPrompts, fireact_turns, tool_turns
 
 
 class Conversations(Closed):
     """JSON lines of one kind; `repeat`: how often each conversation is seen in an epoch.
 
-    format: chat, or how tool_use.py finds tools in a row. question, answer: columns, where a chat's
+    format: chat, how tool_use.py finds tools in a row, or sources that functions.py makes questions
+    of. question, answer: columns, where a chat's
     rows have other names for them than sets of instructions have.
     """
 
     files: tuple[str, ...] = Field(min_length=1)
     repeat: int = Field(1, ge=1, le=100)
-    format: Format = "chat"
+    format: Literal["chat", "tools", "fireact", "functions"] = "chat"
     question: tuple[str, ...] = ()
     answer: str | None = None
 
@@ -143,16 +146,14 @@ def gather(
 
 def _rows(path: Path, of: Conversations, prompts: ToolPrompts | None) -> Iterator[Turns]:
     for number, row in enumerate(read_jsonl(path), 1):
-        yield _turns(row, f"{path}, row {number}", of, prompts)
-
-
-def _turns(
-    row: dict[str, Any], where: str, of: Conversations, prompts: ToolPrompts | None
-) -> Turns:
-    if of.format == "chat":
-        return turns_of(row, where, of.question, of.answer)
-    assert prompts is not None
-    return (tool_turns if of.format == "tools" else fireact_turns)(row, where, prompts)
+        where = f"{path}, row {number}"
+        if of.format == "functions":
+            yield from functions_of(string(row, "text", where))
+        elif of.format == "chat":
+            yield turns_of(row, where, of.question, of.answer)
+        else:
+            assert prompts is not None
+            yield (tool_turns if of.format == "tools" else fireact_turns)(row, where, prompts)
 
 
 def lay_out(recipe: FineTuning, gathered: Gathered, tokenizer: Tokenizer) -> Packed:

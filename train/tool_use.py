@@ -11,13 +11,12 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from qwen_eval.errors import UserError
 
 from .conversations import OBSERVATION, Turns, checked
 
-Format = Literal["chat", "tools", "fireact"]
 INTERPRETER = "code_interpreter"
 FINAL = "I now know the final answer\nFinal Answer: "
 # FireAct's rows name their one tool only in what they do.
