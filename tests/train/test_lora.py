@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from qwen_eval.errors import UserError
 from qwen_eval.model.transformer import Transformer
@@ -50,14 +50,14 @@ def adapters(model: Transformer) -> dict[str, Tensor]:
 def plain_logits(model: Transformer, given: dict[str, Tensor]) -> Tensor:
     """Those of the base whose matrices are W + B A alpha / rank, by hand."""
     base = toy_base(tied=model.config.tied)
-    weights = dict(base.named_parameters())
+    weights: dict[str, Tensor] = dict(base.named_parameters())
     for name, b in given.items():
         if name.endswith("lora_B.default.weight"):
             matrix = name.removesuffix("lora_B.default.weight") + "weight"
             a = given[name.replace("lora_B", "lora_A")]
             weights[matrix] = weights[matrix] + b @ a * (12 / 3)
-    out: list[Tensor] = torch.func.functional_call(base, weights, (IDS,))
-    return out[0]
+    out: Tensor = torch.func.functional_call(base, weights, (IDS,))[0]
+    return out
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from qwen_eval.errors import UserError
 from qwen_eval.train.dropout import add_dropout
@@ -80,11 +80,10 @@ def test_a_resumed_run_draws_the_same_dropout(
     class BreakError(Exception):
         pass
 
-    def breaks(part: object, scale: float) -> Tensor:
+    def breaks(part: Any, scale: float) -> Any:
         if broken.done == 3:
             raise BreakError
-        out: Tensor = whole_loss(part, scale)
-        return out
+        return whole_loss(part, scale)
 
     broken, before = tuner(recipe, toy_base(), tmp_path / "broken", world)
     whole_loss, broken.loss = broken.loss, breaks

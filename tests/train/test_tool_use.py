@@ -21,7 +21,7 @@ from qwen_eval.tasks.solvers.code_interpreter import code_interpreter
 from qwen_eval.taskspec import find_task
 from qwen_eval.train.conversations import Turns, learnt
 from qwen_eval.train.tool_use import fireact_turns, tool_turns
-from qwen_eval.types import ExecuteRequest, Response
+from qwen_eval.types import ExecuteRequest, GenerateRequest, Response
 
 DATA = Path(os.environ.get("QWEN_EVAL_DATA", Path(__file__).parents[2] / "../shared/data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data mirror is absent")
@@ -129,6 +129,7 @@ def test_a_session_with_code_is_the_text_that_the_harness_builds() -> None:
     assert isinstance(executed, ExecuteRequest)
     assert executed.code.strip() == "print(17 * 23)"
     asked = solver.send(Response("391\n", passed=True))
+    assert isinstance(asked, GenerateRequest)
     assert asked.prompt.messages[-1].role == "assistant"
     assert whole == asked.prompt.messages[-1].content + turns[-1][1]
     bundled = load_tokenizer(folder("tiny"))
