@@ -197,7 +197,7 @@ def test_a_reward_that_is_no_number_stops_and_names_the_prompt(
     class Spoils(Steps):
         def after_step(self, trainer: Any, step: Any) -> None:
             if step.number == 2:
-                weight: Any = model.transformer.embedding.weight
+                weight: Any = model.get_parameter("transformer.embedding.weight")
                 weight.to_local().detach()[letter] = float("nan")
 
     trainer.callbacks = [seen, Spoils()]
