@@ -29,9 +29,11 @@ class Optimiser(Closed):
 
 
 def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
-    """Two groups: matrices, which decay, and biases and norms, which do not."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    """Two groups: matrices, which decay, and biases and norms, which do not. What is frozen is in
+    neither."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": settings.weight_decay},
