@@ -183,4 +183,4 @@ def prepare(
         stages.append(Stage(feed, steps, sequences, recipe.part_tokens // stage.length))
     origin = () if base is None else (base[1],)
     key = recipe.digest(str(corpus.manifest.get("key", "")), *origin)
-    return recipe.trainer(model, stages, key, out, world, callbacks)
+    return recipe.trainer(model, model, stages, key, out, world, callbacks(model))

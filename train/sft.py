@@ -183,4 +183,5 @@ def prepare(
     model = recipe.shared(base.config, world, base, recipe.adapt)
     steps = recipe.steps_over(len(feed))
     stages = [Stage(feed, steps, recipe.batch, recipe.part)]
-    return recipe.trainer(model, stages, recipe.digest(origin), out, world, callbacks)
+    key = recipe.digest(origin)
+    return recipe.trainer(model, model, stages, key, out, world, callbacks(model))

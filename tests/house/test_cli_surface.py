@@ -203,6 +203,16 @@ SURFACE = {
         "--tensorboard",
         "--wandb",
     },
+    "train reward": {
+        "recipe",
+        "--model",
+        "--data",
+        "--out",
+        "--half",
+        "--tensorboard",
+        "--wandb",
+    },
+    "train reward-report": {"models", "--sets", "--data", "--limit", "--json"},
     "convert": {"model", "--delta-from", "--out", "--size"},
     "perf": {"--model", "--dtype", "--json"},
     "chat": {

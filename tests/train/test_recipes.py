@@ -73,7 +73,7 @@ def test_the_papers_rate_rises_for_1430_steps_and_stays() -> None:
 
 
 def test_warmup_is_said_in_one_way() -> None:
-    assert Optimiser(warmup_share=0.03).warmup(50_000) == 1500
-    assert Optimiser(warmup_steps=7).warmup(50_000) == 7
+    assert Optimiser.model_validate({"warmup_share": 0.03}).warmup(50_000) == 1500
+    assert Optimiser.model_validate({"warmup_steps": 7}).warmup(50_000) == 7
     with pytest.raises(ValueError, match="warmup_steps or warmup_share, not both"):
-        Optimiser(warmup_steps=7, warmup_share=0.1)
+        Optimiser.model_validate({"warmup_steps": 7, "warmup_share": 0.1})
