@@ -174,6 +174,7 @@ SURFACE = {
     },
     "train pretrain": {
         "recipe",
+        "--model",
         "--corpus",
         "--out",
         "--evaluate",
