@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from qwen_eval.cli import train_data, train_pretrain, train_sft, train_tokenizer
+from qwen_eval.cli import (
+    train_comparisons,
+    train_data,
+    train_pretrain,
+    train_sft,
+    train_tokenizer,
+)
 
 app = typer.Typer(
     help="Make what a model is made of: a corpus, a vocabulary, weights.", no_args_is_help=True
@@ -16,3 +22,4 @@ app.command("tokenizer")(train_tokenizer.command)
 app.command("tokenizer-report")(train_tokenizer.report)
 app.command("pretrain")(train_pretrain.command)
 app.command("sft")(train_sft.command)
+app.command("comparisons")(train_comparisons.command)
