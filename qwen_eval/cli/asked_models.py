@@ -28,7 +28,7 @@ class AskingOptions:
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences computed at a time.")] = None
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0
 
-    def model(self, name: str) -> AskedModel:
+    def asked_model(self, name: str) -> AskedModel:
         """A model by its name as in `run`. Raises UserError for one that is not there."""
         from qwen_eval.backends.base import BackendOptions
 

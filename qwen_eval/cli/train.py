@@ -8,6 +8,7 @@ from qwen_eval.cli import (
     train_comparisons,
     train_data,
     train_pretrain,
+    train_self_instruct,
     train_sft,
     train_tokenizer,
 )
@@ -23,3 +24,4 @@ app.command("tokenizer-report")(train_tokenizer.report)
 app.command("pretrain")(train_pretrain.command)
 app.command("sft")(train_sft.command)
 app.command("comparisons")(train_comparisons.command)
+app.command("self-instruct")(train_self_instruct.command)

@@ -63,7 +63,7 @@ def command(options: ComparisonsOptions) -> None:
     if options.judge and options.scores:
         raise UserError("--judge and --scores: give one of them")
     sources = _sources(options)
-    tagger = options.model(options.tagger) if options.tagger else None
+    tagger = options.asked_model(options.tagger) if options.tagger else None
     given = given_scores(options.scores) if options.scores else {}
     prompts, again = read_prompts(options.prompts)
     settings = Settings(
@@ -109,7 +109,7 @@ def _sources(options: ComparisonsOptions) -> list[Source]:
     return [
         Source(f"{name}@{temperature:g}", model, temperature, options.top_p)
         for name in names
-        for model in [options.model(name)]
+        for model in [options.asked_model(name)]
         for temperature in temperatures
     ]
 
@@ -129,7 +129,7 @@ def _judge(build: Build, options: ComparisonsOptions) -> None:
         identity = f"{folder_fingerprint(folder)} {file_hash(folder / SCORE)[:16]}"
         judge, scorer = RewardJudge(folder, identity, choose_device(options.device)), BY_REWARD
     else:
-        judge, scorer = options.model(options.judge), BY_JUDGE
+        judge, scorer = options.asked_model(options.judge), BY_JUDGE
     build.score(scorer, judge)
 
 
