@@ -19,7 +19,7 @@ from qwen_eval.errors import MissingDataError
 
 if TYPE_CHECKING:
     from qwen_eval.train.self_instruct.likeness import Likeness
-    from qwen_eval.train.self_instruct.rounds import Tests
+    from qwen_eval.train.self_instruct.rounds import KnownQuestions
     from qwen_eval.train.self_instruct.samples import Sample
 
 # The tasks of the harness that judge the use of tools, and the one whose prompt samples have.
@@ -103,12 +103,12 @@ def _likeness(texts: Sequence[str]) -> Likeness:
     return found
 
 
-def _tests(data: Path) -> Tests:
+def _tests(data: Path) -> KnownQuestions:
     """The questions of the tasks that judge the use of tools."""
     from qwen_eval.datasets import open_data
     from qwen_eval.taskspec import find_task
     from qwen_eval.train.data.decontaminate import known_tests
-    from qwen_eval.train.self_instruct.rounds import Tests
+    from qwen_eval.train.self_instruct.rounds import KnownQuestions
 
     sets: dict[str, list[list[str]]] = {}
     for name in JUDGED_BY:
@@ -120,7 +120,7 @@ def _tests(data: Path) -> Tests:
             continue
         sets[name] = [[_question(row)] for row in rows]
     questions = [text for rows in sets.values() for (text,) in rows]
-    return Tests(known_tests(sets), _likeness(questions))
+    return KnownQuestions(known_tests(sets), _likeness(questions))
 
 
 def _question(row: Any) -> str:

@@ -32,7 +32,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Tests:
+class KnownQuestions:
     """Questions of test sets: their n-grams, and what a question must not be like."""
 
     known: KnownTests
@@ -76,7 +76,7 @@ class Rounds:
     goal: Goal
     manner: Manner
     likeness: Likeness
-    tests: Tests
+    tests: KnownQuestions
     say: Callable[[str], None]
     outcomes: list[Outcome] = field(default_factory=list)
     kept: list[Sample] = field(default_factory=list)
