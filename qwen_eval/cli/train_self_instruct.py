@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from qwen_eval.errors import MissingDataError
 
 if TYPE_CHECKING:
     from qwen_eval.train.self_instruct.likeness import Likeness
+    from qwen_eval.train.self_instruct.output import Render
     from qwen_eval.train.self_instruct.rounds import KnownQuestions
     from qwen_eval.train.self_instruct.samples import Sample
 
@@ -127,14 +128,19 @@ def _question(row: Any) -> str:
     return str(row["query"]) if "query" in row else str(row["question"][0][0]["content"])
 
 
-def _renderer() -> Callable[[Sample], str]:
-    """A sample's question in the very prompt that the harness asks."""
+def _renderer() -> Render:
+    """A sample's question in the very turns in which the harness asks."""
     from qwen_eval.taskspec import find_task
     from qwen_eval.templates import fill
 
     spec, recipe = find_task(ASKED_AS)
-    template = spec.recipes[recipe].item
-    return lambda sample: fill(template, {"tools": list(sample.tools), "query": sample.query})
+    asked = spec.recipes[recipe]
+
+    def render(sample: Sample) -> list[tuple[str, str]]:
+        row = {"tools": list(sample.tools), "query": sample.query}
+        return [("system", asked.system or ""), ("user", fill(asked.item, row))]
+
+    return render
 
 
 def _show(summary: dict[str, Any], options: SelfInstructOptions) -> None:

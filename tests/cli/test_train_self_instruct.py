@@ -13,7 +13,6 @@ import pytest
 
 from qwen_eval.cli.setup import load_tasks
 from qwen_eval.fileio import read_jsonl
-from qwen_eval.train.conversations import turns_of
 from tests.cli.command import PROGRAM, environment, qwen_eval, refused
 from tests.model.toy_folder import toy_checkpoint
 
@@ -73,9 +72,16 @@ def test_samples_are_written_judged_and_read_again(command: list[object], tmp_pa
     assert TREE in {row["query"] for row in rows}
     assert sum(count for _, _, count in summary["dropped"]) == 40 - len(rows)
     assert (out / "page.html").read_text().count("The oak") >= 1
-    for number, row in enumerate(rows):
-        turns = turns_of(row, f"row {number}")
-        assert [role for role, _ in turns] == ["user", "assistant"]
+    for row in rows:
+        turns = [(turn["role"], turn["content"]) for turn in row["messages"]]
+        called = row["query"] == BAKER
+        roles = ["assistant", "observation", "assistant"] if called else ["assistant"]
+        assert [role for role, _ in turns] == ["system", "user", *roles]
+        # What the assistant did not write itself ends where it takes up its own words.
+        assert "".join(content for _, content in turns[2:]) == row["trace"]
+        if called:
+            assert turns[3][1] == " 384\nThought:"
+            assert turns[2][1].endswith("\nObservation:")
     # What was written is a seed of the next build.
     more = [*command, "--seeds", out / "samples.jsonl", "--out", tmp_path / "next"]
     assert json.loads(qwen_eval(*more, "--json").stdout.splitlines()[-1])["seeds"] == 16 + len(rows)
@@ -118,7 +124,8 @@ def test_a_sample_is_asked_as_the_harness_asks(command: list[object], tmp_path: 
     item = load_tasks("react_tools", None, "1")[0].items[0]
     row = item.sample.row
     sample = Sample(row["query"], tuple(row["tools"]), (), "x", "y")
-    assert item.prompt.messages[-1].content == _renderer()(sample)
+    asked = [(turn.role, turn.content) for turn in item.prompt.messages]
+    assert asked == _renderer()(sample)
 
 
 def test_test_questions_are_no_seeds(command: list[object], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from qwen_eval.train.data.decontaminate import known_tests
 from qwen_eval.train.replies import Replies
 from qwen_eval.train.self_instruct.likeness import Likeness
 from qwen_eval.train.self_instruct.programs import calculate, run
-from qwen_eval.train.self_instruct.rounds import Goal, Rounds
+from qwen_eval.train.self_instruct.rounds import Goal, KnownQuestions, Rounds
 from qwen_eval.train.self_instruct.rules import DroppedError, check_call, check_whole
 from qwen_eval.train.self_instruct.samples import Sample, fits, steps_of, tool_of
 from qwen_eval.train.self_instruct.seeds import own_seeds, read_seeds

@@ -18,10 +18,13 @@ SAMPLES, DROPPED, SUMMARY = "samples.jsonl", "dropped.jsonl", "summary.json"
 PAGE, SHEET = "page.html", "review.csv"
 
 
-def write_all(out: Path, rounds: Rounds, render: Callable[[Sample], str]) -> dict[str, Any]:
-    """Write everything, as people's verdicts in the sheet have it; the summary is given back.
+# The turns in which the harness asks a sample's question.
+Render = Callable[[Sample], list[tuple[str, str]]]
 
-    render: a sample's prompt, as the harness asks it. Raises UserError for a sheet with faults.
+
+def write_all(out: Path, rounds: Rounds, render: Render) -> dict[str, Any]:
+    """Write everything, as people's verdicts in the sheet have it; the summary is given back.
+    Raises UserError for a sheet with faults.
     """
     verdicts = read_verdicts(out / SHEET)
     outcomes = rounds.outcomes
@@ -55,13 +58,12 @@ def write_all(out: Path, rounds: Rounds, render: Callable[[Sample], str]) -> dic
     return summary
 
 
-def _row(outcome: Outcome, render: Callable[[Sample], str]) -> dict[str, Any]:
+def _row(outcome: Outcome, render: Render) -> dict[str, Any]:
     sample = outcome.sample
     assert sample is not None
     return {
         "messages": [
-            {"role": "user", "content": render(sample)},
-            {"role": "assistant", "content": sample.trace},
+            {"role": role, "content": content} for role, content in [*render(sample), *sample.turns]
         ],
         "id": sample.id,
         "draft": outcome.id,

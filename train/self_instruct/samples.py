@@ -64,6 +64,19 @@ class Sample:
         lines = [f"{step.text()}\nObservation: {step.observation}" for step in self.steps]
         return "\n".join([*lines, f"Thought: {self.thought}\nFinal Answer: {self.answer}"])
 
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """The trace in parts: what the assistant writes up to the `Observation:` at which it is
+        stopped, and as an `observation` what a tool returned with the `Thought:` behind it, which a
+        harness puts there."""
+        turns: list[tuple[str, str]] = []
+        for step in self.steps:
+            words = step.text().removeprefix("Thought:" if turns else "")
+            turns.append(("assistant", f"{words}\nObservation:"))
+            turns.append(("observation", f" {step.observation}\nThought:"))
+        words = f" {self.thought}\nFinal Answer: {self.answer}"
+        return [*turns, ("assistant", words if turns else f"Thought:{words}")]
+
 
 def writing(text: str) -> str:
     """zh for a text that is mostly Chinese, else en: short texts tell no more."""
