@@ -62,7 +62,7 @@ def command(options: SftOptions) -> None:
             world,
             base,
             recipe.length,
-            partial(merged, scale=recipe.lora.scale) if recipe.lora else dict,
+            merge=partial(merged, scale=recipe.lora.scale) if recipe.lora else dict,
         )
         with world.agreed():
             origin = f"{gathered.digest()} {folder_fingerprint(base)}"

@@ -73,6 +73,7 @@ class Run:
     """A training run: its log, its progress, its steps, and the model that is written at the end.
 
     dtype: of the weights that are written. tokenizer: the folder whose tokenizer goes beside them.
+    merge: see Exporter.
     """
 
     options: LogOptions
@@ -80,22 +81,19 @@ class Run:
     dtype: torch.dtype
     world: World
     tokenizer: Path | None
+    merge: Callable[[dict[str, Any]], dict[str, Any]] = field(default=dict, kw_only=True)
     exporter: Any = field(default=None, init=False)
     journals: tuple[Journal, ...] = field(default=(), init=False)
     next_step = "judge it with `qwen-eval run --model`"
 
     def logged(
-        self,
-        model: Transformer | ScalarModel,
-        flops: Callable[[int], float],
-        merge: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        self, model: Transformer | ScalarModel, flops: Callable[[int], float]
     ) -> tuple[Callback, ...]:
-        """Log and progress of a model whose weights are shared out. flops: see callbacks.Log.
-        merge: see Exporter."""
+        """Log and progress of a model whose weights are shared out. flops: see callbacks.Log."""
         from qwen_eval.train.callbacks import LOG, Log, Tell
         from qwen_eval.train.export import Exporter
 
-        self.exporter = Exporter(model, self.world, self.dtype, self.tokenizer, merge)
+        self.exporter = Exporter(model, self.world, self.dtype, self.tokenizer, self.merge)
         with self.world.agreed():
             self.journals = self._journals() if self.world.rank == 0 else ()
         return Log(self.out / LOG, flops, self.journals), Tell(_Ticker().tell)
@@ -130,11 +128,10 @@ class Run:
 @dataclass
 class Extras(Run):
     """A run that also looks at its language model now and then. context: tokens of the longest
-    sequences. merge: see Exporter."""
+    sequences."""
 
     options: TrainOptions
     context: int
-    merge: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
     def callbacks(self, model: LanguageModel) -> tuple[Callback, ...]:
         """Of a model whose weights are shared out."""
@@ -142,9 +139,7 @@ class Extras(Run):
         from qwen_eval.train.language_model import flops_per_token
 
         config = model.transformer.config
-        said = self.logged(
-            model.transformer, lambda length: flops_per_token(config, length), self.merge
-        )
+        said = self.logged(model.transformer, lambda length: flops_per_token(config, length))
         if not (self.options.evaluate or self.options.prompt):
             return said
         looked = self.out / "looked"
