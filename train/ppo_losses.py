@@ -21,7 +21,7 @@ def kl_of_tokens(logprobs_BT: Tensor, reference_BT: Tensor, mask_BT: Tensor) -> 
 
 
 def token_rewards(kl_BT: Tensor, scores_B: Tensor, mask_BT: Tensor, coefficient: float) -> Tensor:
-    """-coefficient x KL at every step, and a reply's score at the step that chose its last token."""
+    """-coefficient x KL at every step, and a reply's score at the step that chose its last one."""
     rewards_BT = -coefficient * kl_BT
     steps = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     last_B = torch.where(mask_BT, steps, -1).amax(1)

@@ -42,7 +42,7 @@ def runs(mask: Numbers) -> list[tuple[int, list[int]]]:
     return [(row, [int(t) for t in np.flatnonzero(mask[row])]) for row in range(len(mask))]
 
 
-def tensors(*arrays: Numbers) -> list[torch.Tensor]:
+def tensors(*arrays: Numbers) -> Any:
     return [torch.from_numpy(array) for array in arrays]
 
 
@@ -165,7 +165,7 @@ def test_whitening_and_sums_of_parts(told: tuple[Numbers, list[Numbers]]) -> Non
 def test_running_moments_are_those_of_all_rewards_and_travel_in_the_state() -> None:
     rewards = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 3 + 70
     moments, taken = RunningMoments(), []
-    for batch in rewards.split(7):
+    for batch in torch.split(rewards, 7):
         moments.add(*sums(batch, torch.ones_like(batch, dtype=torch.bool)))
         taken.append(batch)
         seen = torch.cat(taken).double()
