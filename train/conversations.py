@@ -40,7 +40,7 @@ def turns_of(row: dict[str, Any], where: str) -> Turns:
     neither, for an unknown role, and for a conversation in which nothing is answered.
     """
     if "messages" in row:
-        turns = [_turn(message, where) for message in row["messages"]]
+        turns = [*messages_of(row["messages"], where)]
     else:
         question = next((row[name] for name in QUESTION if isinstance(row.get(name), str)), None)
         answer = next((row[name] for name in ANSWER if isinstance(row.get(name), str)), None)
@@ -53,6 +53,12 @@ def turns_of(row: dict[str, Any], where: str) -> Turns:
     if not any(role == "assistant" and content.strip() for role, content in turns):
         raise UserError(f"{where}: no answer of an assistant in it")
     return tuple(turns)
+
+
+def messages_of(messages: Any, where: str) -> Turns:
+    """A row's list of messages as turns. Raises UserError naming the row for anything else."""
+    listed = messages if isinstance(messages, list) else [messages]
+    return tuple(_turn(message, where) for message in listed)
 
 
 def _turn(message: Any, where: str) -> tuple[str, str]:

@@ -51,6 +51,13 @@ class ScalarModel(nn.Module):
         return values.view(ids_BS.shape)
 
 
+def rewards(model: ScalarModel, ids_BS: Tensor, ends_B: Tensor) -> Tensor:
+    """[B]: the number at the place `ends_B` of each sequence, where the <|im_end|> of the answer
+    stands that is judged (see preferences.judged_ids). What stands behind it changes nothing."""
+    values_BS: Tensor = model(ids_BS)
+    return values_BS.gather(1, ends_B.to(values_BS.device)[:, None])[:, 0]
+
+
 def scalar_model(weights: Transformer | ScalarModel, seed: int) -> ScalarModel:
     """A copy in fp32. Of a language model, the score is drawn from `seed` with a standard deviation
     of 1 / sqrt(E + 1), so that numbers begin about as large as 1 (Stiennon et al. 2020)."""
