@@ -42,8 +42,8 @@ def runs(mask: Numbers) -> list[tuple[int, list[int]]]:
     return [(row, [int(t) for t in np.flatnonzero(mask[row])]) for row in range(len(mask))]
 
 
-def tensors(*arrays: Numbers) -> Any:
-    return [torch.from_numpy(array) for array in arrays]
+def call(function: Any, *arrays: Numbers, **settings: float) -> Any:
+    return function(*(torch.from_numpy(array) for array in arrays), **settings)
 
 
 @given(replies(2), st.floats(0, 1), st.floats(0, 1))
@@ -59,7 +59,7 @@ def test_advantages_are_the_sum_of_discounted_surprises(
                 following = values[row, later + 1] if later < steps[-1] else 0.0
                 surprise = rewards[row, later] + gamma * following - values[row, later]
                 wanted[row, t] += (gamma * lambda_) ** (later - t) * surprise
-    got, returns = advantages(*tensors(rewards, values, mask), gamma, lambda_)
+    got, returns = call(advantages, rewards, values, mask, gamma=gamma, lambda_=lambda_)
     np.testing.assert_allclose(got.numpy(), wanted, atol=1e-9)
     np.testing.assert_allclose(returns.numpy(), np.where(mask, wanted + values, 0), atol=1e-9)
 
@@ -78,8 +78,8 @@ def test_the_score_lands_on_the_last_token_and_nowhere_else(
 ) -> None:
     mask, (logprobs, reference) = told
     scores = np.arange(1.0, len(mask) + 1)
-    kl = kl_of_tokens(*tensors(logprobs, reference, mask))
-    got = token_rewards(kl, *tensors(scores, mask), coefficient).numpy()
+    kl = call(kl_of_tokens, logprobs, reference, mask).numpy()
+    got = call(token_rewards, kl, scores, mask, coefficient=coefficient).numpy()
     wanted = np.zeros(mask.shape)
     for row, steps in runs(mask):
         for t in steps:
@@ -103,7 +103,7 @@ def test_the_policy_loss_is_the_clipped_one(
             gains = ratio * advantage[row, t], held * advantage[row, t]
             wanted -= min(gains)
             clipped += gains[1] < gains[0]
-    loss, count = policy_loss(*tensors(logprobs, old, advantage, mask), clip)
+    loss, count = call(policy_loss, logprobs, old, advantage, mask, clip=clip)
     assert float(loss) == pytest.approx(wanted, abs=1e-9)
     assert int(count) == clipped
 
@@ -120,7 +120,7 @@ def test_the_value_loss_is_the_clipped_one(
             held = min(max(values[row, t], old[row, t] - clip), old[row, t] + clip)
             errors = [(value - returns[row, t]) ** 2 for value in (values[row, t], held)]
             wanted += max(errors) / 2
-    assert float(value_loss(*tensors(values, old, returns, mask), clip)) == pytest.approx(wanted)
+    assert float(call(value_loss, values, old, returns, mask, clip=clip)) == pytest.approx(wanted)
 
 
 def test_a_ratio_beyond_the_clip_has_no_gradient_and_one_within_has() -> None:
@@ -150,12 +150,12 @@ def test_outside_the_mask_nothing_is_looked_at() -> None:
 @settings(deadline=None, max_examples=40)
 def test_whitening_and_sums_of_parts(told: tuple[Numbers, list[Numbers]]) -> None:
     mask, (values,) = told
-    parts = [sums(*tensors(values[row], mask[row])) for row in range(len(mask))]
+    parts = [call(sums, values[row], mask[row]) for row in range(len(mask))]
     together = tuple(sum(part[i] for part in parts) for i in range(3))
     mean, deviation = spread(*together)
     assert mean == pytest.approx(values[mask].mean(), abs=1e-12)
     assert deviation == pytest.approx(values[mask].std(), abs=1e-6)
-    got = whitened(*tensors(values, mask), mean, deviation).numpy()
+    got = call(whitened, values, mask, mean=mean, deviation=deviation).numpy()
     assert not got[~mask].any()
     if deviation > 1e-3:
         assert got[mask].mean() == pytest.approx(0, abs=1e-6)
