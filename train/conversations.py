@@ -36,23 +36,32 @@ _ALPACA = re.compile(r"### Instruction:\n(.*?)\n\n(?:### Input:\n(.*?)\n\n)?### 
 def turns_of(row: dict[str, Any], where: str) -> Turns:
     """The turns of a row: `messages`, or a question with what belongs to it, and its answer.
 
-    A question in Alpaca's frame is taken out of it. Raises UserError naming the row for one that is
-    neither, for an unknown role, and for a conversation in which nothing is answered.
+    Raises UserError naming the row for one that is neither, for an unknown role, and for a
+    conversation in which nothing is answered.
     """
     if "messages" in row:
         turns = [*messages_of(row["messages"], where)]
     else:
-        question = next((row[name] for name in QUESTION if isinstance(row.get(name), str)), None)
+        question = question_of(row)
         answer = next((row[name] for name in ANSWER if isinstance(row.get(name), str)), None)
         if question is None or answer is None:
             raise UserError(f"{where}: needs messages, or {QUESTION[0]} and {ANSWER[0]}")
-        if framed := _ALPACA.search(question):
-            question = "\n".join(part for part in framed.groups() if part)
-        matter = [row[name] for name in MATTER if isinstance(row.get(name), str) and row[name]]
-        turns = [("user", "\n".join([question, *matter])), ("assistant", answer)]
+        turns = [("user", question), ("assistant", answer)]
     if not any(role == "assistant" and content.strip() for role, content in turns):
         raise UserError(f"{where}: no answer of an assistant in it")
     return tuple(turns)
+
+
+def question_of(row: dict[str, Any]) -> str | None:
+    """A row's question with what belongs to it, None where there is none. One in Alpaca's frame is
+    taken out of it."""
+    question = next((row[name] for name in QUESTION if isinstance(row.get(name), str)), None)
+    if question is None:
+        return None
+    if framed := _ALPACA.search(question):
+        question = "\n".join(part for part in framed.groups() if part)
+    matter = [row[name] for name in MATTER if isinstance(row.get(name), str) and row[name]]
+    return "\n".join([question, *matter])
 
 
 def messages_of(messages: Any, where: str) -> Turns:

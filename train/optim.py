@@ -29,9 +29,11 @@ class Optimiser(Closed):
 
 
 def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
-    """Two groups: matrices, which decay, and biases and norms, which do not."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    """Two groups: matrices, which decay, and biases and norms, which do not. What is frozen is in
+    neither."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": settings.weight_decay},
@@ -42,6 +44,19 @@ def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
         eps=settings.eps,
         fused=True,
     )
+
+
+def begin(optimiser: torch.optim.AdamW) -> None:
+    """Moments of zero for all weights. A state that is saved before an optimiser's first step holds
+    these; PyTorch would make some by taking a step, and count it."""
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            if weight.requires_grad:
+                optimiser.state[weight] = {
+                    "step": torch.zeros((), device=weight.device),
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
 
 
 def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
