@@ -18,6 +18,7 @@ from qwen_eval.model.transformer import Transformer
 from qwen_eval.model.weights import save_model
 
 from .parallel import World
+from .scalar_model import ScalarModel, save_scalar_model
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Exporter:
     dtype: of the weights there. tokenizer: a folder whose tokenizer is laid beside them.
     """
 
-    model: Transformer
+    model: Transformer | ScalarModel
     world: World
     dtype: torch.dtype
     tokenizer: Path | None
@@ -48,19 +49,27 @@ class Exporter:
                     "the same command"
                 ) from error
 
-    def _whole(self, state: dict[str, Any]) -> Transformer:
+    def _whole(self, state: dict[str, Any]) -> Transformer | ScalarModel:
+        model: Transformer | ScalarModel
         with torch.device("meta"):
-            model = Transformer(self.model.config)
+            if isinstance(self.model, ScalarModel):
+                model = ScalarModel(self.model.transformer.config)
+            else:
+                model = Transformer(self.model.config)
         model.load_state_dict(state, assign=True)
-        if model.config.tied:
-            model.head.weight = model.embedding.weight
+        transformer = model.transformer if isinstance(model, ScalarModel) else model
+        if transformer.config.tied:
+            transformer.head.weight = transformer.embedding.weight
         return model.to(self.dtype)
 
 
-def _write(model: Transformer, folder: Path, tokenizer: Path | None) -> None:
+def _write(model: Transformer | ScalarModel, folder: Path, tokenizer: Path | None) -> None:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    save_model(model, part)
+    if isinstance(model, ScalarModel):
+        save_scalar_model(model, part)
+    else:
+        save_model(model, part)
     if tokenizer is not None:
         for path in tokenizer_files(tokenizer):
             shutil.copyfile(path, part / path.name)

@@ -155,4 +155,4 @@ def prepare(
         steps = stage.tokens // recipe.batch_tokens
         stages.append(Stage(feed, steps, sequences, recipe.part_tokens // stage.length))
     key = recipe.digest(str(corpus.manifest.get("key", "")))
-    return recipe.trainer(model, stages, key, out, world, callbacks)
+    return recipe.trainer(model, model, stages, key, out, world, callbacks(model))

@@ -20,6 +20,7 @@ from qwen_eval.model.config import ModelConfig
 from qwen_eval.model.transformer import Transformer
 from qwen_eval.model.weights import load_model, save_model
 
+from . import language_model
 from .batch import batch_of
 from .parallel import World, share_out
 
@@ -80,6 +81,13 @@ def shared_scalar_model(
     blocks = model.transformer.blocks
     share_out(model, blocks, world, dtype=dtype, compiled=compiled, recompute=recompute)
     return model
+
+
+def flops_per_token(config: ModelConfig, length: int) -> float:
+    """As language_model.flops_per_token counts, without the head, which scores nothing."""
+    return language_model.flops_per_token(config, length) - 6.0 * (
+        config.vocab_size * config.hidden_size
+    )
 
 
 def save_scalar_model(model: ScalarModel, folder: Path) -> None:

@@ -124,4 +124,4 @@ def prepare(
     steps = -(-len(feed) * recipe.epochs // recipe.batch)
     key = recipe.digest(gathered.digest(), fingerprint)
     stages = [Stage(feed, steps, recipe.batch, recipe.part)]
-    return recipe.trainer(model, stages, key, out, world, callbacks)
+    return recipe.trainer(model, model, stages, key, out, world, callbacks(model))

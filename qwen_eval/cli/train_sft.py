@@ -43,7 +43,7 @@ def command(options: SftOptions) -> None:
     with joined() as world, ExitStack() as held:
         with world.agreed():
             recipe = read_fine_tuning(find_recipe(options.recipe, "sft"))
-            base = _own_model(options.model)
+            base = own_model(options.model)
             data = data_folder(options.data)
             gathered = gather(recipe, data, tests_of(recipe.decontaminate, data))
             weights, tokenizer = load_model(base), load_tokenizer(base)
@@ -65,7 +65,8 @@ def command(options: SftOptions) -> None:
         extras.train(trainer)
 
 
-def _own_model(name: str) -> Path:
+def own_model(name: str) -> Path:
+    """The folder of a model that can be trained. Raises UserError for other backends."""
     from qwen_eval.cli.names import resolve
 
     resolved = resolve(name)
