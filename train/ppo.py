@@ -6,7 +6,7 @@ steps are ppo_loop.py's. Knows nothing of command lines; what a test set holds i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -33,6 +33,9 @@ from .queries import Prompts, Queries
 from .recipe import DTYPES, Training
 from .rollout import Sampler
 from .scalar_model import ScalarModel, scalar_model, shared_scalar_model
+
+# Watchers are made of the policy, once its weights are shared out.
+MakeWatchers = Callable[[Transformer], Sequence[Watcher]]
 
 
 class PretrainingGradient(Closed):
@@ -150,7 +153,7 @@ def prepare(
     corpus: PackedCorpus | None,
     out: Path,
     world: World,
-    watchers: Sequence[Watcher] = (),
+    watchers: MakeWatchers,
 ) -> PPOTrainer:
     """A trainer that stands at the newest state in `out`, else at the models' weights.
 
@@ -193,7 +196,7 @@ def prepare(
         pretraining,
         world,
         Checkpoints(out / "states", key, recipe.keep, world),
-        watchers,
+        watchers(policy.transformer),
     )
     trainer.resume()
     return trainer

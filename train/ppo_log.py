@@ -39,7 +39,7 @@ class PPOLog:
             journal.figures(step, known)
         self.say(step, trainer.steps, figures)
 
-    def close(self) -> None:
+    def at_end(self) -> None:
         """No more will come."""
         if self._file is not None:
             self._file.close()

@@ -85,6 +85,10 @@ class Watcher(Protocol):
         """Called before the state is saved."""
         ...
 
+    def at_end(self) -> None:
+        """All steps are done, or the run was interrupted."""
+        ...
+
 
 @dataclass
 class PPOTrainer:
@@ -130,6 +134,8 @@ class PPOTrainer:
                 due = self.done % self.schedule.save_every == 0
                 if due or self.interrupted or self.done == self.steps:
                     self._save()
+        for watcher in self.watchers:
+            watcher.at_end()
 
     @property
     def _optimisers(self) -> list[torch.optim.Optimizer]:

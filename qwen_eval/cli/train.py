@@ -6,6 +6,8 @@ import typer
 
 from qwen_eval.cli import (
     train_data,
+    train_ppo,
+    train_ppo_report,
     train_pretrain,
     train_reward,
     train_reward_report,
@@ -25,3 +27,5 @@ app.command("pretrain")(train_pretrain.command)
 app.command("sft")(train_sft.command)
 app.command("reward")(train_reward.command)
 app.command("reward-report")(train_reward_report.command)
+app.command("ppo")(train_ppo.command)
+app.command("ppo-report")(train_ppo_report.command)

@@ -16,15 +16,20 @@ from qwen_eval.cli.options import command_from
 from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import say
+from qwen_eval.cli.train_sft import own_model
+from qwen_eval.cli.training import LogOptions, Run
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from qwen_eval.train.callbacks import Journal
+    from qwen_eval.model.tokenizer import Tokenizer
+    from qwen_eval.model.transformer import Transformer
+    from qwen_eval.train.data.decontaminate import KnownTests
+    from qwen_eval.train.data.pack import PackedCorpus
     from qwen_eval.train.experience import Figures
-    from qwen_eval.train.parallel import World
     from qwen_eval.train.ppo import PPO, Begun
-    from qwen_eval.train.ppo_loop import PPOTrainer
+    from qwen_eval.train.ppo_log import PPOLog
     from qwen_eval.train.queries import Queries
+    from qwen_eval.train.scalar_model import ScalarModel
 
 PLOT = "ppo.svg"
 TITLES = {
@@ -44,7 +49,7 @@ TITLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOOptions:
+class PPOOptions(LogOptions):
     """The options of `train ppo`."""
 
     recipe: Annotated[
@@ -53,88 +58,89 @@ class PPOOptions:
     model: Annotated[str, typer.Option(help="What learns: a folder, or a name as in `run`.")]
     reward: Annotated[Path, typer.Option(help="What `train reward` wrote: its folder `model`.")]
     out: Annotated[Path, typer.Option(help="Folder of the run; the same one resumes.")]
-    data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
     corpus: Annotated[
         Path | None, typer.Option(help="What `train data` packed, for the pretraining gradient.")
     ] = None
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files too.")] = False
-    wandb: Annotated[str | None, typer.Option(help="A project of Weights & Biases to log to.")] = (
-        None
-    )
+
+
+class PPORun(Run):
+    """A run whose model learns from rewards."""
+
+    def watchers(self, policy: Transformer) -> list[PPOLog]:
+        """Of a policy whose weights are shared out."""
+        from qwen_eval.train.callbacks import LOG
+        from qwen_eval.train.export import Exporter
+        from qwen_eval.train.ppo_log import PPOLog
+
+        self.exporter = Exporter(policy, self.world, self.dtype, self.tokenizer)
+        self.open_journals()
+        return [PPOLog(self.out / LOG, _Ticker(self.out).tell, self.journals)]
 
 
 @command_from(PPOOptions)
 def command(options: PPOOptions) -> None:
     """Train a model on a reward model's judgement; the same command resumes, under torchrun too."""
-    from qwen_eval.train.callbacks import LOG
-    from qwen_eval.train.data.pack import PackedCorpus
     from qwen_eval.train.data.stage import locked
-    from qwen_eval.train.export import Exporter
     from qwen_eval.train.parallel import joined
     from qwen_eval.train.ppo import prepare, read_ppo
-    from qwen_eval.train.ppo_log import PPOLog
     from qwen_eval.train.recipe import DTYPES
 
     with joined() as world, ExitStack() as held:
         with world.agreed():
             recipe = read_ppo(find_recipe(options.recipe, "ppo"))
-            base = own_model(options.model)
-            corpus = None
-            if options.corpus is not None:
-                packed = options.corpus / "packed"
-                folder = packed if packed.is_dir() else options.corpus
-                corpus = PackedCorpus(folder, verify=True)
-            begun = begin_with(base, options.reward)
-            queries = queries_of(recipe, begun, options.data, tell=world.rank == 0)
+            folder = own_model(options.model)
+            corpus = None if options.corpus is None else _packed(options.corpus)
+            begun = begin_with(folder, options.reward)
+            data = data_folder(options.data)
+            tests = tests_of(recipe.decontaminate, data)
+            queries = queries_of(recipe, begun, data, tests, tell=world.rank == 0)
             if world.rank == 0:
                 held.enter_context(locked(options.out))
-            journals = _journals(options, world)
-        log = PPOLog(options.out / LOG, _Ticker(options.out).tell, journals)
-        held.callback(log.close)
+        run = PPORun(options, options.out, DTYPES[recipe.dtype], world, folder)
         with world.agreed():
-            trainer = prepare(recipe, begun, queries, corpus, options.out, world, [log])
-        _run(trainer, options.out)
-        policy = trainer.models.policy.transformer
-        Exporter(policy, world, DTYPES[recipe.dtype], base)(options.out / "model")
+            trainer = prepare(recipe, begun, queries, corpus, options.out, world, run.watchers)
         if world.rank == 0:
-            print(f"{options.out / 'model'}: judge it with `qwen-eval run --model`")
+            held.callback(draw, options.out)
+        run.train(trainer)
 
 
-def own_model(name: str) -> Path:
-    """The folder of a model that our engine runs. Raises UserError for any other."""
-    from qwen_eval.cli.names import resolve
+def _packed(corpus: Path) -> PackedCorpus:
+    from qwen_eval.train.data.pack import PackedCorpus
 
-    resolved = resolve(name)
-    if resolved.backend != "native":
-        raise UserError(f"--model {name}: only a model of our own engine can be tuned")
-    return Path(resolved.target)
+    return PackedCorpus(corpus / "packed" if (corpus / "packed").is_dir() else corpus, verify=True)
 
 
 def begin_with(base: Path, reward: Path) -> Begun:
-    """A model and its reward model, which must read the same tokens. Raises UserError."""
+    """A model and its reward model. Raises UserError for what is none."""
     from qwen_eval.backends.base import folder_fingerprint
     from qwen_eval.model.tokenizer import load_tokenizer
     from qwen_eval.model.weights import load_model
     from qwen_eval.train.ppo import Begun
-    from qwen_eval.train.scalar_model import load_scalar_model
 
     tokenizer = load_tokenizer(base)
-    judge = load_scalar_model(reward)
-    if load_tokenizer(reward).fingerprint != tokenizer.fingerprint:
-        raise UserError(f"--reward {reward}: has another tokenizer than {base}")
+    judge = judge_of(reward, tokenizer)
     fingerprints = folder_fingerprint(base), folder_fingerprint(reward)
     return Begun(load_model(base), judge, tokenizer, fingerprints)
 
 
-def queries_of(recipe: PPO, begun: Begun, data: Path | None, *, tell: bool) -> Queries:
+def judge_of(folder: Path, tokenizer: Tokenizer) -> ScalarModel:
+    """A reward model that reads the same tokens as a policy. Raises UserError for any other."""
+    from qwen_eval.model.tokenizer import load_tokenizer
+    from qwen_eval.train.scalar_model import load_scalar_model
+
+    judge = load_scalar_model(folder)
+    if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
+        raise UserError(f"{folder}: has another tokenizer than --model; both must have the same")
+    return judge
+
+
+def queries_of(recipe: PPO, begun: Begun, data: Path, tests: KnownTests, *, tell: bool) -> Queries:
     """What a recipe asks, and a word on what was left out."""
     from qwen_eval.train.ppo import longest_prompt
     from qwen_eval.train.queries import gather_queries
 
     longest = longest_prompt(recipe, begun.base, begun.reward)
-    folder = data_folder(data)
-    tests = tests_of(recipe.decontaminate, folder)
-    found = gather_queries(recipe.prompts, recipe.held_out, folder, tests, begun.tokenizer, longest)
+    found = gather_queries(recipe.prompts, recipe.held_out, data, tests, begun.tokenizer, longest)
     if tell:
         kept = ", ".join(f"{name} {count}" for name, count in found.kept.items())
         say(f"prompts: {kept}; {len(found.held_out)} of them are held out")
@@ -147,23 +153,6 @@ def queries_of(recipe: PPO, begun: Begun, data: Path | None, *, tell: bool) -> Q
     return found
 
 
-def _run(trainer: PPOTrainer, out: Path) -> None:
-    first = trainer.world.rank == 0
-    if trainer.done and first:
-        whole = trainer.done == trainer.steps
-        here = f"going on from step {trainer.done} of {trainer.steps}"
-        say(f"all {trainer.steps} steps are done, the model is written" if whole else here)
-    try:
-        trainer.run()
-    finally:
-        if first:
-            draw(out)
-    if trainer.interrupted:
-        if first:
-            say(f"stopped after step {trainer.done}; the same command goes on")
-        raise KeyboardInterrupt
-
-
 def draw(out: Path) -> None:
     """The curves of a run's log, beside it. Raises UserError if the disk refuses."""
     from qwen_eval.fileio import read_jsonl, write_atomic
@@ -173,17 +162,6 @@ def draw(out: Path) -> None:
     if (out / LOG).exists():
         rows = list(read_jsonl(out / LOG, torn_end=True))
         write_atomic(out / PLOT, curves(rows, TITLES))
-
-
-def _journals(options: PPOOptions, world: World) -> tuple[Journal, ...]:
-    from qwen_eval.train.callbacks import TensorBoard, WandB
-
-    found: list[Journal] = []
-    if world.rank == 0 and options.tensorboard:
-        found.append(TensorBoard(options.out / "tensorboard"))
-    if world.rank == 0 and options.wandb:
-        found.append(WandB(options.wandb, options.out))
-    return tuple(found)
 
 
 @dataclass

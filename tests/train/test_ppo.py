@@ -26,6 +26,7 @@ from tests.train.toy_ppo import (
     END,
     PROMPT,
     TABLE,
+    BreakError,
     Table,
     divergence,
     every_reply,
@@ -105,22 +106,13 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path: Path, world: Wo
     unbroken, seen = trainer_of(tmp_path / "whole", world, **said)
     unbroken.run()
 
-    class BreakError(Exception):
-        pass
-
     told: list[Any] = []
-    for stop in (3, 4):
-        broken, before = trainer_of(tmp_path / "broken", world, **said)
-        assert broken.done == {3: 0, 4: 2}[stop]
-
-        def breaks(trainer: PPOTrainer, step: int, figures: Any, stop: int = stop) -> None:
-            if step == stop:
-                raise BreakError
-
-        broken.watchers = [before, breaks]
+    for stop, kept in ((3, 0), (4, 2)):
+        broken, before = trainer_of(tmp_path / "broken", world, stop=stop, **said)
+        assert broken.done == kept
         with pytest.raises(BreakError):
             broken.run()
-        told = told[: broken.done - len(before.untimed)] + before.untimed
+        told = told[:kept] + before.untimed
     again, after = trainer_of(tmp_path / "broken", world, **said)
     assert again.done == 2
     again.run()

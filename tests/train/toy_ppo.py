@@ -77,14 +77,24 @@ def toy_base(seed: int = 0, **changes: Any) -> Transformer:
     return model
 
 
-class Watched:
-    """A Watcher that keeps what it was told."""
+class BreakError(Exception):
+    """What a run meets that is asked to break."""
 
-    def __init__(self) -> None:
+
+class Watched:
+    """A Watcher that keeps what it was told, and may break the run at a step."""
+
+    def __init__(self, stop: int | None = None) -> None:
         self.figures: list[Figures] = []
+        self.stop = stop
 
     def __call__(self, trainer: PPOTrainer, step: int, figures: Figures) -> None:
         self.figures.append(figures)
+        if step == self.stop:
+            raise BreakError
+
+    def at_end(self) -> None:
+        pass
 
     @property
     def untimed(self) -> list[Figures]:
@@ -101,15 +111,18 @@ def trainer_of(
     asked: Sequence[Query] | None = None,
     corpus: PackedCorpus | None = None,
     reward: nn.Module | None = None,
+    stop: int | None = None,
     **changes: Any,
 ) -> tuple[PPOTrainer, Watched]:
     """A trainer that stands where `out` says, with rewards of the table."""
     base = base or toy_base()
     begun = Begun(base, scalar_model(base, 0), ToyTokenizer(), ("a", "b"))  # type: ignore[arg-type]
     asked = asked or [Query(PROMPT, f"toy, row {row}") for row in range(1, 9)]
-    watched = Watched()
+    watched = Watched(stop)
     recipe = PPO.model_validate(RECIPE | changes)
-    trainer = prepare(recipe, begun, Queries(trained=list(asked)), corpus, out, world, [watched])
+    trainer = prepare(
+        recipe, begun, Queries(trained=list(asked)), corpus, out, world, lambda _: [watched]
+    )
     judged: Any = reward or Table()
     trainer.models = replace(trainer.models, reward=judged)
     return trainer, watched
