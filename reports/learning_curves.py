@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from xml.sax.saxutils import escape
 
 from .charts import Axis, axis
 
@@ -51,7 +52,7 @@ def _smoothed(points: Points) -> Iterator[tuple[float, float]]:
 def _chart(title: str, points: Points) -> Iterator[str]:
     across = Axis(points[0][0], points[-1][0], (points[0][0], points[-1][0]), WIDTH)
     up = axis((value for _, value in points), width=HEIGHT)
-    yield f'<text x="{-LEFT + 4:g}" y="-10" font-weight="bold">{title}</text>'
+    yield f'<text x="{-LEFT + 4:g}" y="-10" font-weight="bold">{escape(title)}</text>'
     for tick in up.ticks:
         y = HEIGHT - up.x(tick)
         yield f'<path d="M0 {y:.1f}H{WIDTH:g}" stroke="#8884"/>'
