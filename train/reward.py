@@ -8,6 +8,7 @@ is handed in.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,16 +187,19 @@ class PairLoss:
         chosen_P, rejected_P = rewards_B.chunk(2)
         margins_P = self.margin * part.margins_P.to(rewards_B.device)
         losses_P = preference_losses(chosen_P, rejected_P, margins_P, self.centring)
-        apart_P = (chosen_P - rejected_P).detach()
+        chosen_P, rejected_P = chosen_P.detach(), rejected_P.detach()
+        apart_P = chosen_P - rejected_P
         figures = {
             "accuracy": (apart_P.sign() + 1) / 2,
             "margin": apart_P,
-            "reward": (chosen_P + rejected_P).detach() / 2,
+            "reward": (chosen_P + rejected_P) / 2,
         }
         faults = [
-            f"the rewards of {name} are {float(chosen)} and {float(rejected)}"
-            for name, chosen, rejected in zip(part.names_P, chosen_P, rejected_P, strict=True)
-            if not apart_P.isfinite().all() and not (chosen - rejected).isfinite()
+            f"the rewards of {name} are {chosen} and {rejected}"
+            for name, chosen, rejected in zip(
+                part.names_P, chosen_P.tolist(), rejected_P.tolist(), strict=True
+            )
+            if not (math.isfinite(chosen) and math.isfinite(rejected))
         ]
         summed: dict[str, Tensor] = {name: of_P.sum() * scale for name, of_P in figures.items()}
         return Measured(losses_P.sum() * scale, summed, faults)

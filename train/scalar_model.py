@@ -49,7 +49,8 @@ class ScalarModel(nn.Module):
         documents = None if documents_BS is None else documents_BS.to(device)
         batch = batch_of(model.config, ids_BS.to(device), documents)
         values: Tensor = self.score(model.hidden(batch)).float()
-        return values.view(ids_BS.shape)
+        # No view leaves the call: what FSDP hangs on it for the way back would be lost with it.
+        return values.view(ids_BS.shape).clone()
 
 
 def rewards(model: ScalarModel, ids_BS: Tensor, ends_B: Tensor) -> Tensor:

@@ -202,6 +202,16 @@ SURFACE = {
         "--tensorboard",
         "--wandb",
     },
+    "train reward": {
+        "recipe",
+        "--model",
+        "--data",
+        "--out",
+        "--half",
+        "--tensorboard",
+        "--wandb",
+    },
+    "train reward-report": {"models", "--sets", "--data", "--limit", "--json"},
     "train ppo": {
         "recipe",
         "--model",

@@ -197,8 +197,9 @@ def test_every_set_of_the_mirror_is_read(tokenizer: Tokenizer) -> None:
             if path.parent.name == "hh":
                 said = "".join(f"\n\n{role}: {text}" for role, text in pair.prompt)
                 spoken = said.replace("\n\nuser:", "\n\nHuman:")
-                spoken = spoken.replace("\n\nassistant:", "\n\nAssistant:").split()
-                assert row["chosen"].split() == [*spoken, "Assistant:", *pair.chosen.split()]
+                spoken = spoken.replace("\n\nassistant:", "\n\nAssistant:")
+                whole = f"{spoken} Assistant: {pair.chosen}"
+                assert row["chosen"].split() == whole.split()
     assert faults == {
         "hh": {"an empty answer": 4, "the dialogues part before the last answer": 5},
         "prefs": {},
