@@ -180,7 +180,12 @@ def prepare(
         begin(each.optimiser)
     end = begun.tokenizer.special(END)
     sampler = Sampler(
-        policy.transformer, world, recipe.sampling, end=end, others=begun.tokenizer.stop_ids
+        policy.transformer,
+        world,
+        recipe.sampling,
+        end=end,
+        others=begun.tokenizer.stop_ids,
+        dtype=DTYPES[recipe.dtype],
     )
     read = "" if corpus is None else str(corpus.manifest.get("key", ""))
     key = recipe.digest(queries.digest(), *begun.fingerprints, read)

@@ -43,7 +43,8 @@ class Sampler:
     """Draws from `policy`, a Transformer whose weights are shared out or plain.
 
     end: the token that ends a reply and is part of it. others: tokens that stop it too, and then
-    are its last, but are no proper end. sequences: replies computed at a time.
+    are its last, but are no proper end. dtype: of the weights that are gathered where there are
+    several processes. sequences: replies computed at a time.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Sampler:
         *,
         end: int,
         others: frozenset[int] = frozenset(),
+        dtype: torch.dtype = torch.float32,
         sequences: int = 32,
     ) -> None:
         self._policy, self._world = policy, world
         self._sampling, self._end = sampling, end
         self._others = others - {end}
-        self._own = _without_copy(policy) if world.size == 1 else _empty(policy, world.device)
+        alone = world.size == 1
+        self._own = _without_copy(policy) if alone else _empty(policy, world.device).to(dtype)
         self._engine = Engine(self._own, max_sequences=sequences)
 
     def draw(self, prompts: Sequence[Ids], seeds: Sequence[int]) -> list[Reply]:

@@ -37,8 +37,6 @@ from tests.train.toy_ppo import (
 )
 from tests.train.toy_training import bits, write_packed
 
-pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
-
 
 @pytest.fixture
 def world() -> Iterator[World]:
