@@ -38,10 +38,14 @@ def test_a_line_goes_from_the_first_step_to_the_last_on_its_axis() -> None:
 
 
 def test_what_is_missing_leaves_a_shorter_line_and_many_steps_are_means() -> None:
-    rows = [{"step": 1.0, "x": None}, {"step": 2.0, "x": 1.0}, {"step": 3.0, "x": math.nan}]
-    assert lines(curves([*rows, {"step": 4.0, "x": 3.0}], {"x": "x"})) == [
-        [(0.0, pytest.approx(HEIGHT)), (WIDTH, pytest.approx(0.0))]
+    rows: list[dict[str, float | None]] = [
+        {"step": 1.0, "x": None},
+        {"step": 2.0, "x": 1.0},
+        {"step": 3.0, "x": math.nan},
+        {"step": 4.0, "x": 3.0},
     ]
+    (line,) = lines(curves(rows, {"x": "x"}))
+    assert line == [(0.0, HEIGHT), (WIDTH, 0.0)]
     many = [{"step": float(step), "x": float(step % 2)} for step in range(1, 1001)]
     (line,) = lines(curves(many, {"x": "x"}))
     assert 100 < len(line) <= 160
