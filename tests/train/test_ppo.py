@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import qwen_eval.train
 from qwen_eval.errors import UserError
 from qwen_eval.train.data.pack import PackedCorpus
 from qwen_eval.train.experience import Models, RewardSettings, experience, read
 from qwen_eval.train.feed import shuffled
 from qwen_eval.train.parallel import World, joined
+from qwen_eval.train.ppo import read_ppo
 from qwen_eval.train.ppo_loop import PPOTrainer
 from qwen_eval.train.queries import Query
 from qwen_eval.train.rollout import Reply
@@ -277,3 +279,16 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, world: World) -> None:
         trainer_of(tmp_path, world, minibatches=3)
     with pytest.raises(UserError, match="4 cannot be shared by 3 processes"):
         trainer_of(tmp_path, replace(world, size=3))
+
+
+def test_the_recipes_have_the_papers_numbers() -> None:
+    """Section 3.2.2; the rates are those of models of the paper's size only."""
+    folder = Path(qwen_eval.train.__path__[0]) / "recipes" / "ppo"
+    for path in folder.glob("*.yaml"):
+        recipe = read_ppo(path)
+        assert (recipe.responses, recipe.top_p, recipe.kl) == (2, 0.9, 0.04)
+        assert (recipe.value_warmup, recipe.value_clip, recipe.normalise) == (50, 0.15, "mean")
+    paper = read_ppo(folder / "qwen.yaml")
+    rates = paper.optimiser.learning_rate, paper.value_optimiser.learning_rate
+    assert rates == (1e-6, 5e-6)
+    assert paper.pretraining_gradient is not None
