@@ -31,7 +31,7 @@ Turns = tuple[tuple[str, str], ...]
 Mask = Literal["paper", "released"]
 # What a tool returned: it stands in the assistant's turn, which goes on behind it.
 OBSERVATION = "observation"
-ROLES = ("system", "user", "assistant", OBSERVATION)
+ROLES = ("system", "user", "assistant")
 # Trimmed sequences are of few lengths, each of which torch.compile compiles for.
 SHORTEST = 64
 _ALPACA = re.compile(r"### Instruction:\n(.*?)\n\n(?:### Input:\n(.*?)\n\n)?### Response:", re.S)
@@ -50,7 +50,7 @@ def turns_of(
         asked = " ".join(_written(row, name, where) for name in question)
         return checked([("user", asked), ("assistant", _written(row, answer, where))], where)
     if "messages" in row:
-        return checked(messages_of(row["messages"], where), where)
+        return checked(messages_of(row["messages"], where, (*ROLES, OBSERVATION)), where)
     said = question_of(row)
     answered_as = next((name for name in ANSWER if isinstance(row.get(name), str)), None)
     if said is None or answered_as is None:
@@ -93,16 +93,16 @@ def _written(row: dict[str, Any], name: str, where: str) -> str:
     return value
 
 
-def messages_of(messages: Any, where: str) -> Turns:
+def messages_of(messages: Any, where: str, roles: Sequence[str] = ROLES) -> Turns:
     """A row's list of messages as turns. Raises UserError naming the row for anything else."""
     listed = messages if isinstance(messages, list) else [messages]
-    return tuple(_turn(message, where) for message in listed)
+    return tuple(_turn(message, where, roles) for message in listed)
 
 
-def _turn(message: Any, where: str) -> tuple[str, str]:
-    role = message.get("role") if isinstance(message, dict) else None
-    if role not in ROLES or not isinstance(message.get("content"), str):
-        raise UserError(f"{where}: a message needs role ({', '.join(ROLES)}) and content")
+def _turn(message: Any, where: str, roles: Sequence[str]) -> tuple[str, str]:
+    role = str(message.get("role")) if isinstance(message, dict) else ""
+    if role not in roles or not isinstance(message.get("content"), str):
+        raise UserError(f"{where}: a message needs role ({', '.join(roles)}) and content")
     return role, message["content"]
 
 
