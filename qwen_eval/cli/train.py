@@ -8,6 +8,8 @@ from qwen_eval.cli import (
     train_comparisons,
     train_data,
     train_pretrain,
+    train_reward,
+    train_reward_report,
     train_self_instruct,
     train_sft,
     train_tokenizer,
@@ -23,5 +25,7 @@ app.command("tokenizer")(train_tokenizer.command)
 app.command("tokenizer-report")(train_tokenizer.report)
 app.command("pretrain")(train_pretrain.command)
 app.command("sft")(train_sft.command)
+app.command("reward")(train_reward.command)
+app.command("reward-report")(train_reward_report.command)
 app.command("comparisons")(train_comparisons.command)
 app.command("self-instruct")(train_self_instruct.command)

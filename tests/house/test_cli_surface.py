@@ -174,6 +174,7 @@ SURFACE = {
     },
     "train pretrain": {
         "recipe",
+        "--model",
         "--corpus",
         "--out",
         "--evaluate",
@@ -202,6 +203,16 @@ SURFACE = {
         "--tensorboard",
         "--wandb",
     },
+    "train reward": {
+        "recipe",
+        "--model",
+        "--data",
+        "--out",
+        "--half",
+        "--tensorboard",
+        "--wandb",
+    },
+    "train reward-report": {"models", "--sets", "--data", "--limit", "--json"},
     "train comparisons": {
         "--prompts",
         "--out",
