@@ -132,10 +132,11 @@ def shoot(folder: Path, page: str, out: Path, width: int, height: int, locale: s
             )
             view = browser.new_page(viewport={"width": width, "height": height}, locale=locale)
             view.goto(f"{address}/{page}")
-            view.locator(".stMainBlockContainer").wait_for()
-            view.wait_for_timeout(3000)
+            view.locator(".stMainBlockContainer h1, .asked").first.wait_for()
             view.locator(".stApp[data-test-script-state=notRunning]").wait_for()
-            view.wait_for_timeout(1000)
+            # What the browser has not drawn yet is a grey box.
+            view.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
+            view.wait_for_timeout(3000)
             view.screenshot(path=out)
             browser.close()
     finally:

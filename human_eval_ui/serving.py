@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 JOIN = "/join"
+FONTS = (
+    "Source Sans",
+    *("PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC"),
+    "sans-serif",
+)
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _LOG = logging.getLogger(__name__)
 _SCRIPT = Path(__file__).parent / "app.py"
@@ -124,6 +129,8 @@ def settings(host: str, port: int, url: str | None = None) -> dict[str, Any]:
         "runner.postScriptGC": False,
         "client.toolbarMode": "minimal",
         # Of the whole theme it would make the page light for those who have it dark.
+        # The page says that it is English, and many browsers would then draw Chinese as in Japan.
+        "theme.font": ", ".join(FONTS),
         "theme.light.primaryColor": "#2f5bd8",
         "theme.dark.primaryColor": "#7d9bf2",
         # As in style.css, which cannot ask for them.

@@ -2,7 +2,8 @@
 
 torch.distributed.checkpoint writes each process's shares and reads them back for any number of
 processes. A folder takes its name when all of it is on the disk, so whatever breaks in between, the
-state before it is whole. Knows nothing of what is trained.
+state before it is whole. Weights that are frozen are in no state: they are where the model came
+from. Knows nothing of what is trained.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -31,6 +36,8 @@ from .parallel import World
 STATE = "state.json"
 # One for all weights, or several that share them out.
 Optimisers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+# Not strict: what is frozen is not missed.
+TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Checkpoints:
                 self._clear()
                 if self.world.rank == 0:
                     part.mkdir(parents=True)
-            weights, states = get_state_dict(model, optimisers)
+            weights, states = get_state_dict(model, optimisers, options=TRAINED)
             with self._together(), torch.no_grad():
                 save({"model": weights, "optimiser": states}, checkpoint_id=part)
             with self._together():
@@ -95,7 +102,7 @@ class Checkpoints:
             raise UserError(
                 f"{path}: of another recipe or corpus; give another --out, or remove the folder"
             )
-        weights, states = get_state_dict(model, optimisers)
+        weights, states = get_state_dict(model, optimisers, options=TRAINED)
         whole: dict[str, Any] = {"model": weights, "optimiser": states}
         try:
             with self._together():
@@ -113,6 +120,7 @@ class Checkpoints:
             optimisers,
             model_state_dict=whole["model"],
             optim_state_dict=whole["optimiser"],
+            options=TRAINED,
         )
         return int(state["step"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ from .scalar_model import ScalarModel, save_scalar_model
 class Exporter:
     """Writes a model in training to a folder, which it replaces as a whole.
 
-    dtype: of the weights there. tokenizer: a folder whose tokenizer is laid beside them.
+    dtype: of the weights there. tokenizer: a folder whose tokenizer is laid beside them. merge:
+    makes the names and weights of an ordinary model of those that are trained.
     """
 
     model: Transformer | ScalarModel
     world: World
     dtype: torch.dtype
     tokenizer: Path | None
+    merge: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
     def __call__(self, folder: Path) -> None:
         """Write it; called in every process. Raises UserError if the disk refuses."""
@@ -41,7 +44,7 @@ class Exporter:
             if self.world.rank != 0:
                 return
             try:
-                _write(self._whole(state), folder, self.tokenizer)
+                _write(self._whole(self.merge(state)), folder, self.tokenizer)
             except (OSError, SafetensorError) as error:
                 raise UserError(
                     f"{folder}: the model could not be written "

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from qwen_eval.errors import UserError
+from qwen_eval.fileio import text_hash
 
 from .checkpoint import Checkpoints
 from .feed import Sequences
@@ -84,7 +85,8 @@ class Trainer:
     """A model in training.
 
     loss: must go through `model`'s call, which gathers its weights. save_every: steps between two
-    states; the last step's is always saved.
+    states; the last step's is always saved. seed: what a step draws depends on it, the step and
+    the process alone.
     """
 
     model: nn.Module
@@ -96,6 +98,7 @@ class Trainer:
     checkpoints: Checkpoints
     save_every: int
     callbacks: Sequence[Callback] = ()
+    seed: int = 0
     done: int = field(default=0, init=False)
     interrupted: bool = field(default=False, init=False)
 
@@ -145,6 +148,7 @@ class Trainer:
         rate = learning_rate(self.settings, number, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        torch.manual_seed(int(text_hash(f"{self.seed} {number} {self.world.rank}")[:8], 16))
         total = 0.0
         figures: Counter[str] = Counter()
         faults: list[str] = []

@@ -192,7 +192,7 @@ class PairFeed:
 
     @cached_property
     def length(self) -> int:
-        """Tokens of a pair on average, by which what was read is counted."""
+        """Tokens of a pair on average, rounded up, by which what was read is counted."""
         return -(-sum(len(p.chosen_ids) + len(p.rejected_ids) for p in self.pairs) // len(self))
 
     def __len__(self) -> int:

@@ -56,7 +56,11 @@ class Training(Closed):
         return digest(said, *others)
 
     def shared(
-        self, config: ModelConfig, world: World, weights: Transformer | int
+        self,
+        config: ModelConfig,
+        world: World,
+        weights: Transformer | int,
+        adapt: Callable[[Transformer], None] | None = None,
     ) -> LanguageModel:
         """A model as this recipe computes it; see language_model.shared_model."""
         return shared_model(
@@ -66,6 +70,7 @@ class Training(Closed):
             dtype=DTYPES[self.dtype],
             compiled=self.compile,
             recompute=self.recompute,
+            adapt=adapt,
         )
 
     def trainer(
@@ -93,6 +98,7 @@ class Training(Closed):
             Checkpoints(out / "states", key, self.keep, world),
             self.save_every,
             callbacks,
+            self.seed,
         )
         trainer.resume()
         return trainer

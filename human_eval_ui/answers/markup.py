@@ -7,6 +7,7 @@ nothing of pages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ TAGS = frozenset(
     | {"blockquote", "ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td"}
 )
 ALIGNMENTS = frozenset({"left", "center", "right"})
+_CODE = re.compile(
+    r"(?:^|\n+)```[^`\n]*\n(?P<block>.*?)\n```[ \t]*(?:\n+|$)|`(?P<span>[^`\n]+)`", re.DOTALL
+)
 
 
 def to_html(text: str) -> str:
@@ -53,6 +57,20 @@ def to_html(text: str) -> str:
 def plain(text: str) -> str:
     """Text as HTML without a tag, its line ends kept: the page's style sheet shows them."""
     return escape(visible(text))
+
+
+def with_code(text: str) -> str:
+    """Text as HTML like `plain`, but what stands in a fence or between backticks is set as code.
+    For instructions, which are to be read as they were asked: nothing else in them is Markdown."""
+    parts = []
+    read = 0
+    text = visible(text)
+    for found in _CODE.finditer(text):
+        block, span = found["block"], found["span"]
+        code = f"<code>{escape(span)}</code>" if span else f"<pre>{escape(block)}</pre>"
+        parts += [escape(text[read : found.start()]), code]
+        read = found.end()
+    return "".join([*parts, escape(text[read:])])
 
 
 def _strip(token: Token) -> None:

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 DATABASE = "study.db"
 BUSY_SECONDS = 5.0
+# What SQLite says, and the way out.
+WAYS_OUT = {
+    "database is locked": "another program holds it, try again soon",
+    "unable to open database file": "the study's folder must be there, and writable",
+    "attempt to write a readonly database": "make study.db and its folder writable",
+    "file is not a database": "put back the study.db that was there",
+    "database or disk is full": "make room on the disk",
+}
 STATES = ("open", "paused", "closed", "unblinded")
 
 
@@ -167,4 +175,5 @@ def _prepare_sqlite(engine: Engine) -> None:
 
 def _cause(error: SQLAlchemyError) -> str:
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return f"{text}: {WAYS_OUT[text]}" if text in WAYS_OUT else text

@@ -55,7 +55,7 @@ def _compare(desk: Desk) -> None:
         if not isinstance(current, Assignment):
             _notice()
             st.info(desk.say(f"idle_{current}"))
-            _below(desk, None)
+            _idle(desk)
             return
         done, total = st.session_state["progress"]
         task = assigning.task_of(desk.store, current)
@@ -81,9 +81,10 @@ def _comparison(desk: Desk, task: Task, done: int, total: int) -> None:
     with st.container(key="asked"):
         look.put_caption(f"{desk.say('instruction')} · {category(task.category, desk.language)}")
         look.put_instruction(task.text)
-    _notice()
     look.put_answers(task.left, task.right, desk.language)
+    # All that a key does shows here, where it is in sight.
     with st.container(key="choices"):
+        _notice()
         for column, choice in zip(st.columns(5), CHOICES, strict=True):
             column.button(
                 desk.say(f"choice_{choice}"),
@@ -93,16 +94,17 @@ def _comparison(desk: Desk, task: Task, done: int, total: int) -> None:
                 args=(desk, task.assignment, choice),
                 width="stretch",
             )
+        _instead(desk, task.assignment)
     _draft(desk, task.assignment)
-    _below(desk, task)
+    _points(desk, task)
     sight.away(task.assignment)
 
 
-def _draft(desk: Desk, assignment: str) -> None:
-    """What may be said beside the choice, before it."""
+def _instead(desk: Desk, assignment: str) -> None:
+    """Both bad, undo, skip."""
+    bad, undo, skip, advice = st.columns([2, 2, 2, 7], vertical_alignment="center")
     old: Ballot = _drafts().get(assignment, Ballot(0))
-    left, middle, right = st.columns([2, 5, 4], vertical_alignment="bottom")
-    left.button(
+    bad.button(
         ("☑ " if old.both_bad else "☐ ") + desk.say("both_bad"),
         key=f"{assignment}:bad",
         shortcut="N",
@@ -110,7 +112,49 @@ def _draft(desk: Desk, assignment: str) -> None:
         args=(assignment,),
         width="stretch",
     )
-    middle.pills(
+    with undo:
+        _undo_button(desk, assignment)
+    skip.button(
+        desk.say("skip"),
+        key=f"{assignment}:skip",
+        shortcut="S",
+        on_click=_ask_why,
+        args=(assignment,),
+        width="stretch",
+        icon=":material/skip_next:",
+    )
+    advice.caption(desk.say("advice"))
+    if st.session_state.get("skipping") != assignment:
+        return
+    with st.container(border=True, key="skipping_box"):
+        st.write(desk.say("skip_why"))
+        for column, reason in zip(st.columns(len(SKIPS) + 1), (*SKIPS, "back"), strict=True):
+            column.button(
+                desk.say(reason),
+                key=f"{assignment}:{reason}",
+                on_click=_skip,
+                args=(desk, assignment, reason),
+                width="stretch",
+            )
+
+
+def _undo_button(desk: Desk, assignment: str | None) -> None:
+    st.button(
+        desk.say("undo"),
+        key=f"{assignment}:undo" if assignment else "undo",
+        shortcut="U",
+        on_click=_undo,
+        args=(desk, assignment),
+        width="stretch",
+        icon=":material/undo:",
+    )
+
+
+def _draft(desk: Desk, assignment: str) -> None:
+    """What may be said beside the choice, before it."""
+    old: Ballot = _drafts().get(assignment, Ballot(0))
+    left, right = st.columns([7, 4], vertical_alignment="bottom")
+    left.pills(
         desk.say("tags"),
         TAGS,
         selection_mode="multi",
@@ -128,46 +172,21 @@ def _draft(desk: Desk, assignment: str) -> None:
     )
 
 
-def _below(desk: Desk, task: Task | None) -> None:
-    left, middle, right = st.columns([2, 2, 7], vertical_alignment="center")
-    left.button(
-        desk.say("undo"),
-        key=f"{task.assignment}:undo" if task else "undo",
-        shortcut="U",
-        on_click=_undo,
-        args=(desk, task.assignment if task else None),
-        width="stretch",
-        icon=":material/undo:",
-    )
-    if task is None:
-        middle.button(desk.say("again"), key="again", on_click=_forget, width="stretch")
+def _points(desk: Desk, task: Task) -> None:
+    if not task.points:
         return
-    middle.button(
-        desk.say("skip"),
-        key=f"{task.assignment}:skip",
-        shortcut="S",
-        on_click=_ask_why,
-        args=(task.assignment,),
-        width="stretch",
-        icon=":material/skip_next:",
-    )
-    right.caption(desk.say("keys"))
-    if st.session_state.get("skipping") == task.assignment:
-        with st.container(border=True, key="skipping_box"):
-            st.write(desk.say("skip_why"))
-            for column, reason in zip(st.columns(len(SKIPS) + 1), (*SKIPS, "back"), strict=True):
-                column.button(
-                    desk.say(reason),
-                    key=f"{task.assignment}:{reason}",
-                    on_click=_skip,
-                    args=(desk, task.assignment, reason),
-                    width="stretch",
-                )
-    if task.points:
-        with st.expander(desk.say("points")):
-            look.put_points(task.points)
-            if task.answer:
-                look.put_instruction(desk.say("right_answer", answer=task.answer))
+    with st.expander(desk.say("points")):
+        look.put_points(task.points)
+        if task.answer:
+            look.put_instruction(desk.say("right_answer", answer=task.answer))
+
+
+def _idle(desk: Desk) -> None:
+    """Where there is nothing to compare."""
+    left, middle, _ = st.columns([2, 2, 9])
+    with left:
+        _undo_button(desk, None)
+    middle.button(desk.say("again"), key="again", on_click=_forget, width="stretch")
 
 
 def _vote(desk: Desk, assignment: str, choice: int) -> None:

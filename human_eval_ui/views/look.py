@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from qwen_eval.human_eval_ui.answers.markup import plain, to_html
+from qwen_eval.human_eval_ui.answers.markup import plain, to_html, with_code
 from qwen_eval.human_eval_ui.study.spec import Answer
 from qwen_eval.human_eval_ui.views.words import Language, say
 
@@ -40,7 +40,7 @@ def put_error(text: str) -> None:
 
 def put_instruction(text: str) -> None:
     """What was asked, white space kept."""
-    st.html(f'<div class="asked">{plain(text)}</div>')
+    st.html(f'<div class="asked">{with_code(text)}</div>')
 
 
 def put_points(points: Sequence[str]) -> None:

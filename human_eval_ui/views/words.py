@@ -41,11 +41,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     "skip_known": ("I know who wrote an answer", "看得出回答的来源"),
     "back": ("Go on comparing", "返回继续"),
     "undo": ("Undo", "撤销"),
-    "keys": (
-        "Keys: 1–5 choose, N both bad, S skip, U undo. Judge helpfulness, information and "
-        "correctness; order and length do not matter.",
-        "快捷键：1–5 选择，N 两个都不好，S 跳过，U 撤销。请看是否有用、充实、正确；"
-        "先后与长短不是依据。",
+    "advice": (
+        "Judge helpfulness, information and correctness; order and length do not matter.",
+        "请看是否有用、充实、正确；先后与长短不是依据。",
     ),
     "outcome_early": (
         "That was faster than anyone reads. Please read both answers first.",

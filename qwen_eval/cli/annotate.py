@@ -122,9 +122,14 @@ def _tell(study: Study, gathered: Gathered) -> None:
 
     spec = study.spec
     pairs = len(study.versus) * spec.items
-    against = f"against {plain(spec.baseline)}" if spec.baseline else "each against each"
+    others = [system.name for system in spec.systems if system.name != spec.baseline]
+    compared = (
+        f"{', '.join(map(plain, others))} against {plain(spec.baseline)}"
+        if spec.baseline
+        else f"{len(others)} systems, each against each"
+    )
     print(f"study {plain(spec.name)} ({spec.digest}) in {plain(str(study.folder), 500)}: "
-          f"{spec.items} instructions, {len(spec.systems)} systems {against}")  # fmt: skip
+          f"{spec.items} instructions, {compared}")  # fmt: skip
     print(f"{pairs} pairs × {spec.overlap} votes = {pairs * spec.overlap}")
     told = plan(spec.items, spec.overlap)
     found = (

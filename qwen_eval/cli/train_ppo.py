@@ -16,8 +16,7 @@ from qwen_eval.cli.options import command_from
 from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import say
-from qwen_eval.cli.train_sft import own_model
-from qwen_eval.cli.training import LogOptions, Run
+from qwen_eval.cli.training import LogOptions, Run, own_model
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from qwen_eval.cli.progress import progress
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.table import ResultsTable, Row
 from qwen_eval.cli.train_ppo import begin_with, judge_of, queries_of
-from qwen_eval.cli.train_sft import own_model
+from qwen_eval.cli.training import own_model
 from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from qwen_eval.cli.known_tests import data_folder, tests_of
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import say
-from qwen_eval.cli.train_sft import own_model
-from qwen_eval.cli.training import LogOptions, Run
+from qwen_eval.cli.training import LogOptions, Run, own_model
 
 if TYPE_CHECKING:
     from qwen_eval.train.loop import Callback

@@ -4,7 +4,7 @@ Table 4, and what their rewards owe to the answers' lengths."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,14 +16,12 @@ from qwen_eval.cli.options import DataFolder, command_from
 from qwen_eval.cli.progress import progress
 from qwen_eval.cli.recipes import find_recipe
 from qwen_eval.cli.setup import say
-from qwen_eval.cli.table import ResultsTable, Row
 
 if TYPE_CHECKING:
+    from qwen_eval.cli.reward_tables import Reports
     from qwen_eval.paper import Table
     from qwen_eval.train.reward import Pairs
     from qwen_eval.train.reward_report import SetReport
-
-Reports = dict[str, dict[str, "SetReport"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,7 @@ def command(options: RewardReportOptions) -> None:
     """Measure reward models on pairs of answers that they have not seen."""
     from rich.console import Console
 
+    from qwen_eval.cli.reward_tables import accuracy_table, length_table, paper_table
     from qwen_eval.paper import tables
     from qwen_eval.train.reward_report import read_reward_sets
 
@@ -88,58 +87,6 @@ def _report_of_model(
     chosen = {of: drawn(pairs, limit) for of, pairs in gathered.pairs.items()}
     with progress(sum(map(len, chosen.values())), unit="pairs") as bar:
         return {of: report_of(judge(model, pairs, bar.advance)) for of, pairs in chosen.items()}
-
-
-def accuracy_table(reports: Reports) -> ResultsTable:
-    """A row for each model and a column for each set, as in Table 4."""
-    sets = list(next(iter(reports.values())))
-    rows = []
-    for name, found in reports.items():
-        cells = tuple(f"[bold]{_percent(found[of].accuracy)}[/]" for of in sets)
-        rows.append(Row(name, cells))
-        intervals = (f"{_percent(found[of].low)} – {_percent(found[of].high)}" for of in sets)
-        rows.append(Row("  95% interval", tuple(intervals), "dim"))
-        rows.append(Row("  n", tuple(str(found[of].n) for of in sets), "dim"))
-        if any(found[of].ties for of in sets):
-            rows.append(Row("  ties", tuple(str(found[of].ties) for of in sets), "dim"))
-    return ResultsTable(tuple(rows), _headings(sets), "model", ())
-
-
-def paper_table(paper: Table) -> ResultsTable:
-    """The paper's own rows."""
-    rows = [
-        Row(name, tuple(f"{cells[column]:.1f}" for column in paper.columns))
-        for name, cells in paper.rows.items()
-    ]
-    return ResultsTable(tuple(rows), _headings(list(paper.columns)), "model", ())
-
-
-def length_table(reports: Reports) -> ResultsTable:
-    """A row for each model and set."""
-    columns = (
-        "correlation\nwith tokens",
-        "longer one,\nby reward",
-        "longer one,\nby people",
-        "accuracy where\nthe shorter is better",
-        "\nof",
-    )
-    rows = []
-    for name, found in reports.items():
-        rows.append(Row(name, ("",) * len(columns), "bold"))
-        for of, one in found.items():
-            correlation = "–" if one.correlation is None else f"{one.correlation:+.2f}"
-            shares = (one.longer_by_reward, one.longer_by_people, one.shorter_accuracy)
-            cells = (correlation, *map(_percent, shares), f"{one.shorter}/{one.n}")
-            rows.append(Row(f"  {of}", cells))
-    return ResultsTable(tuple(rows), columns, "set", ())
-
-
-def _headings(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple("\n".join(name.split("_", 1)) if "_" in name else f"\n{name}" for name in names)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
 
 
 def _as_json(reports: Reports, paper: Table) -> dict[str, Any]:

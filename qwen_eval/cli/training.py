@@ -16,6 +16,7 @@ import typer
 
 from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.setup import say
+from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
     from qwen_eval.train.scalar_model import ScalarModel
 
 SAMPLE_TOKENS = 64
+
+
+def own_model(name: str) -> Path:
+    """The folder of a model that can be trained on. Raises UserError for one of another engine."""
+    from qwen_eval.cli.names import resolve
+
+    resolved = resolve(name)
+    if resolved.backend != "native":
+        raise UserError(f"--model {name}: only a model of our own engine can be tuned")
+    return Path(resolved.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,7 @@ class Run:
     """A training run: its log, its progress, its steps, and the model that is written at the end.
 
     dtype: of the weights that are written. tokenizer: the folder whose tokenizer goes beside them.
+    merge: see Exporter.
     """
 
     options: LogOptions
@@ -70,6 +82,7 @@ class Run:
     dtype: torch.dtype
     world: World
     tokenizer: Path | None
+    merge: Callable[[dict[str, Any]], dict[str, Any]] = field(default=dict, kw_only=True)
     exporter: Any = field(default=None, init=False)
     journals: tuple[Journal, ...] = field(default=(), init=False)
     next_step = "judge it with `qwen-eval run --model`"
@@ -81,7 +94,7 @@ class Run:
         from qwen_eval.train.callbacks import LOG, Log, Tell
         from qwen_eval.train.export import Exporter
 
-        self.exporter = Exporter(model, self.world, self.dtype, self.tokenizer)
+        self.exporter = Exporter(model, self.world, self.dtype, self.tokenizer, self.merge)
         self.open_journals()
         return Log(self.out / LOG, flops, self.journals), Tell(_Ticker().tell)
 

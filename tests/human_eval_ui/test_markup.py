@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from qwen_eval.human_eval_ui.answers import markup
 from qwen_eval.human_eval_ui.answers.characters import visible
-from qwen_eval.human_eval_ui.answers.markup import plain, to_html
+from qwen_eval.human_eval_ui.answers.markup import plain, to_html, with_code
 from qwen_eval.human_eval_ui.answers.parser import DEEPEST, LONGEST, MOST_BRACKETS, MOST_CELLS
 from tests.human_eval_ui.hostile_markdown import PAYLOADS
 
@@ -249,6 +249,28 @@ def test_hostile_text_takes_less_than_a_second(text: str) -> None:
 
 def test_line_ends_of_instructions_are_kept() -> None:
     assert plain('a & b\r\n<i>\n\n"c"\u202e') == "a &amp; b\n&lt;i&gt;\n\n&quot;c&quot;"
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("a\n\n```python\n  x < 1\n\ny\n```\n\nb", "a<pre>  x &lt; 1\n\ny</pre>b"),
+        ("```\n`x`\n```", "<pre>`x`</pre>"),
+        ("f`<b>`g `a", "f<code>&lt;b&gt;</code>g `a"),
+        ("```python\nno end", "```python\nno end"),
+        ("1. *a*\n# b\n  ____", "1. *a*\n# b\n  ____"),
+    ],
+)
+def test_only_code_is_set_apart_in_an_instruction(text: str, html: str) -> None:
+    assert with_code(text) == html
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_an_instruction_has_no_tag_but_code(payload: str) -> None:
+    seen = Seen(with_code(f"```\n{payload}\n```\n`{payload}` {payload}"))
+    assert not seen.odd + seen.open
+    assert {name for name, _ in seen.events} <= {"text", "code", "/code", "pre", "/pre"}
+    assert not [more for name, more in seen.events if name in ("code", "pre") and more]
 
 
 @given(

@@ -285,7 +285,7 @@ def test_init_prints_names_that_do_nothing(tmp_path: Path) -> None:
                      "--name", hostile, "--out", tmp_path / "study")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    assert "systems against [red]x�[31m" in done.stdout
+    assert "3 instructions, y against [red]x�[31m" in done.stdout
     # Of three items with three votes each not even a difference of all is likely to be found.
     assert "no difference, however large, is found four times in five" in done.stdout
 
