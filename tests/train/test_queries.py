@@ -55,6 +55,10 @@ def test_every_kind_of_row_is_asked_without_its_answer(row: dict[str, Any], want
         ({"messages": [message("assistant", "Hello.")]}, "no user asks anything"),
         ({"messages": [message("user", " "), message("assistant", "Hello.")]}, "no user asks"),
         ({"prompt": ""}, "no user asks anything"),
+        (
+            {"messages": [message(*USER), message("observation", "42"), message(*USER)]},
+            "a tool's observations cannot be asked",
+        ),
         ({"messages": [message("robot", "Hello.")]}, "a message needs role"),
     ],
 )
