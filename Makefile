@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run beside each other, with one thread each; but those of the sandbox look at every process
 # of the machine, and come last by themselves.
 WORKERS ?= 2
-BESIDE = OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses $(WORKERS) \
+BESIDE = OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations 40 --durations-min 5 --numprocesses $(WORKERS) \
   --dist loadfile --no-loadscope-reorder --ignore tests/sandbox
 TESTS = $(BESIDE) $(1) || failed=1; $(BIN)/pytest -q tests/sandbox $(1) && test -z "$$failed"
 

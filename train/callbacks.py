@@ -60,6 +60,7 @@ class Log:
         speed = stage.batch * stage.feed.length / step.seconds
         values = {
             "loss": step.loss,
+            **step.figures,
             "gradient_norm": step.gradient_norm,
             "learning_rate": step.learning_rate,
             "tokens": step.tokens,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,12 +56,12 @@ class Sequences(Protocol):
         """Sequences seen from the first-th on, over as many epochs as that takes."""
         ...
 
-    def parts(self, places: Sequence[int], size: int) -> Iterator[Part]:
-        """The sequences at these places, `size` at a time."""
+    def parts(self, places: Sequence[int], size: int) -> Iterator[Any]:
+        """The sequences at these places, `size` at a time, as the stage's loss takes them."""
         ...
 
     def tokens_asked(self, places: Sequence[int]) -> int:
-        """How many of their tokens have a target."""
+        """How many of their tokens have a target; what a loss is the mean over."""
         ...
 
 

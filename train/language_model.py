@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -42,17 +44,21 @@ def shared_model(
     dtype: torch.dtype,
     compiled: bool,
     recompute: bool,
+    adapt: Callable[[Transformer], None] | None = None,
 ) -> LanguageModel:
     """A model in fp32, cut over all processes (see parallel.share_out).
 
     weights: those of another model, or the seed to draw them from. They are drawn on the CPU from
-    one generator, so they are the same on every machine and in every process.
+    one generator, so they are the same on every machine and in every process. adapt: what is
+    changed of the whole model before it is cut.
     """
     model = LanguageModel(config, compiled)
     if isinstance(weights, int):
         model.transformer.init_weights(torch.Generator().manual_seed(weights))
     else:
         model.transformer.load_state_dict(weights.state_dict())
+    if adapt is not None:
+        adapt(model.transformer)
     model.to(world.device)
     share_out(
         model,

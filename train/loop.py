@@ -2,7 +2,7 @@
 
 Resumes from the newest state; with one process the same bits follow. A loss or gradient that is no
 finite number stops the run before it reaches the weights. Knows nothing of where sequences come
-from or what callbacks do.
+from, of what a loss makes of them, or of what callbacks do.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from qwen_eval.errors import UserError
+from qwen_eval.fileio import text_hash
 
 from .checkpoint import Checkpoints
-from .feed import Part, Sequences
+from .feed import Sequences
 from .optim import Optimiser, learning_rate
 from .parallel import World, clip
 
@@ -39,7 +41,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. loss: nats per token. tokens: read so far, this step included."""
+    """What one step did. loss: nats per token, or per what else is asked for. tokens: read so far,
+    this step included. figures: what the loss tells of the batch besides."""
 
     number: int
     loss: float
@@ -47,6 +50,7 @@ class Step:
     learning_rate: float
     tokens: int
     seconds: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Callback(Protocol):
@@ -61,8 +65,19 @@ class Callback(Protocol):
         ...
 
 
-# Parts of a batch to a loss that is the sum over the part's tokens, times the second argument.
-Loss = Callable[[Part, float], Tensor]
+@dataclass(frozen=True)
+class Measured:
+    """A loss with what else is known of a part: figures, each summed and scaled as the loss is, and
+    in words what of the part is no finite number."""
+
+    loss: Tensor
+    figures: Mapping[str, Tensor]
+    faults: Sequence[str] = ()
+
+
+# A part of a batch, as the feed makes it, to a loss that is the sum over all that the part asks
+# for, times the second argument.
+Loss = Callable[[Any, float], Tensor | Measured]
 
 
 @dataclass
@@ -70,7 +85,8 @@ class Trainer:
     """A model in training.
 
     loss: must go through `model`'s call, which gathers its weights. save_every: steps between two
-    states; the last step's is always saved.
+    states; the last step's is always saved. seed: what a step draws depends on it, the step and
+    the process alone.
     """
 
     model: nn.Module
@@ -82,6 +98,7 @@ class Trainer:
     checkpoints: Checkpoints
     save_every: int
     callbacks: Sequence[Callback] = ()
+    seed: int = 0
     done: int = field(default=0, init=False)
     interrupted: bool = field(default=False, init=False)
 
@@ -107,7 +124,7 @@ class Trainer:
 
         Ctrl-C ends the step that is being computed, saves the state and sets `interrupted`.
         """
-        with _deferred() as asked:
+        with deferred() as asked:
             while self.done < self.steps and not self.interrupted:
                 step = self._step(self.done + 1)
                 self.done = step.number
@@ -131,31 +148,43 @@ class Trainer:
         rate = learning_rate(self.settings, number, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        torch.manual_seed(int(text_hash(f"{self.seed} {number} {self.world.rank}")[:8], 16))
         total = 0.0
+        figures: Counter[str] = Counter()
+        faults: list[str] = []
         parts = -(-share // stage.part)
         for at, part in enumerate(stage.feed.parts(mine, stage.part), 1):
             if isinstance(self.model, FSDPModule):
                 self.model.set_requires_gradient_sync(at == parts)
             loss = self.loss(part, scale)
+            if isinstance(loss, Measured):
+                figures.update({name: float(value) for name, value in loss.figures.items()})
+                faults += loss.faults
+                loss = loss.loss
             torch.autograd.backward(loss)
             total += float(loss.detach())
-        total = self.world.sum(total)[0]
+        total, *told = self.world.sum(total, *figures.values())
         norm = clip(self.model, self.settings.clip)
-        self._refuse_nonsense(number, total, norm, places)
+        self._refuse_nonsense(number, total, norm, places, faults)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
-        return Step(number, total, norm, rate, self._read_by(number), seconds)
+        said = dict(zip(figures, told, strict=True))
+        return Step(number, total, norm, rate, self._read_by(number), seconds, said)
 
-    def _refuse_nonsense(self, number: int, loss: float, norm: float, places: list[int]) -> None:
+    def _refuse_nonsense(
+        self, number: int, loss: float, norm: float, places: list[int], faults: list[str]
+    ) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         wrong = "gradient's norm" if math.isfinite(loss) else "loss"
         value = norm if math.isfinite(loss) else loss
         last = self.checkpoints.steps()
         kept = f"the state of step {last[-1]} is whole" if last else "no state was saved yet"
+        found = "; ".join(text for each in self.world.gather(faults) for text in each)
         raise UserError(
-            f"step {number}: the {wrong} is {value}; its batch is sequences {places}; {kept}; "
+            f"step {number}: the {wrong} is {value}; "
+            f"{found or f'its batch is sequences {places}'}; {kept}; "
             "look at the batch, or lower learning_rate"
         )
 
@@ -178,7 +207,7 @@ class Trainer:
 
 
 @contextmanager
-def _deferred() -> Iterator[Callable[[], bool]]:
+def deferred() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM are remembered; a second Ctrl-C stops at once."""
     asked = []
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from qwen_eval.schema import Closed
@@ -14,7 +15,8 @@ from qwen_eval.schema import Closed
 class Optimiser(Closed):
     """AdamW's settings; the paper's are the defaults.
 
-    learning_rate: at its peak. final: the share of it that is left at the end. weight_decay: on
+    learning_rate: at its peak. warmup_steps: up to it, or warmup_share: as a share of all steps.
+    final: the share of it that is left at the end, 1 for a rate that stays. weight_decay: on
     matrices only. clip: largest norm of all gradients together.
     """
 
@@ -25,13 +27,26 @@ class Optimiser(Closed):
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    warmup_share: float = Field(0.0, ge=0, le=1)
     final: float = Field(0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps and self.warmup_share:
+            raise ValueError("warmup_steps or warmup_share, not both")
+        return self
+
+    def warmup(self, steps: int) -> int:
+        """Steps up to the peak, of a run of so many."""
+        return self.warmup_steps or round(self.warmup_share * steps)
 
 
 def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
-    """Two groups: matrices, which decay, and biases and norms, which do not."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    """Two groups: matrices, which decay, and biases and norms, which do not. What is frozen is in
+    neither."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": settings.weight_decay},
@@ -44,11 +59,25 @@ def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
     )
 
 
+def begin(optimiser: torch.optim.AdamW) -> None:
+    """Moments of zero for all weights. A state that is saved before an optimiser's first step holds
+    these; PyTorch would make some by taking a step, and count it."""
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            if weight.requires_grad:
+                optimiser.state[weight] = {
+                    "step": torch.zeros((), device=weight.device),
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
+
+
 def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
     """Of the step with this number, from 1: a line up to the peak, then half a cosine down to
     `final` of it at the last step."""
-    if step <= settings.warmup_steps:
-        return settings.learning_rate * step / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    warmup = settings.warmup(steps)
+    if step <= warmup:
+        return settings.learning_rate * step / warmup
+    done = (step - warmup) / max(1, steps - warmup)
     low = settings.final
     return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * min(done, 1))) / 2)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from qwen_eval.errors import UserError
 from qwen_eval.model.config import ModelConfig, config_from_hf, config_to_hf
+from qwen_eval.model.transformer import Transformer
 from qwen_eval.schema import Closed, parse, read_text
 
 from .data.pack import PackedCorpus
@@ -20,6 +21,13 @@ from .feed import Feed
 from .loop import Stage, Trainer
 from .parallel import World
 from .recipe import MakeCallbacks, Training, no_callbacks
+
+# What weights fit into: what a model must have in common with one that it goes on from.
+SHAPE = (
+    *("family", "vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads"),
+    *("head_dim", "ffn_size", "rope_base", "norm_eps", "qkv_bias", "out_bias"),
+    *("mlp_bias", "qk_norm", "tied"),
+)
 
 
 class Shape(Closed):
@@ -93,9 +101,11 @@ class Pretraining(Training):
 
     batch_tokens: of a step, over all processes. part_tokens: what a process computes at a time; the
     memory for activations grows with it. separate_documents: a token sees its own document only.
+    continues: the weights are not drawn but those of a model of this shape.
     """
 
     model: Shape
+    continues: bool = False
     stages: tuple[Length, ...] = Field(min_length=1)
     batch_tokens: int = Field(ge=2)
     part_tokens: int = Field(ge=2)
@@ -122,6 +132,21 @@ def read_pretraining(path: Path) -> Pretraining:
     return parse(read_text(path), path, Pretraining)
 
 
+def check_base(recipe: Pretraining, base: ModelConfig | None) -> None:
+    """Raises UserError where a base is missing, not wanted, or not of the recipe's shape."""
+    if base is None and recipe.continues:
+        raise UserError("--model: is missing; this recipe goes on from a model")
+    if base is not None and not recipe.continues:
+        raise UserError("--model: this recipe begins anew; `continues: true` in it would go on")
+    ours = recipe.model.config(recipe.longest)
+    for name in SHAPE if base is not None else ():
+        if getattr(ours, name) != getattr(base, name):
+            raise UserError(
+                f"--model: its {name} is {getattr(base, name)}, the recipe's "
+                f"{getattr(ours, name)}; take the recipe of its size"
+            )
+
+
 def open_corpus(folder: Path, recipe: Pretraining) -> PackedCorpus:
     """A packed corpus that fits the recipe. Raises UserError for any other, or a damaged one."""
     corpus = PackedCorpus(folder, verify=True)
@@ -140,19 +165,22 @@ def prepare(
     out: Path,
     world: World,
     callbacks: MakeCallbacks = no_callbacks,
+    base: tuple[Transformer, str] | None = None,
 ) -> Trainer:
     """A trainer that stands at the newest state in `out`, else at the beginning.
 
-    callbacks: made of the model, once its weights are shared out.
+    callbacks: made of the model, once its weights are shared out. base: the model to go on from, in
+    fp32, and a hash of its files.
     Raises UserError where the number of processes does not divide a batch.
     """
     config = recipe.model.config(recipe.longest)
-    model = recipe.shared(config, world, recipe.seed)
+    model = recipe.shared(config, world, recipe.seed if base is None else base[0])
     stages = []
     for stage in recipe.stages:
         sequences = recipe.batch_tokens // stage.length
         feed = Feed(corpus, stage.length, recipe.seed, recipe.separate_documents)
         steps = stage.tokens // recipe.batch_tokens
         stages.append(Stage(feed, steps, sequences, recipe.part_tokens // stage.length))
-    key = recipe.digest(str(corpus.manifest.get("key", "")))
-    return recipe.trainer(model, stages, key, out, world, callbacks)
+    origin = () if base is None else (base[1],)
+    key = recipe.digest(str(corpus.manifest.get("key", "")), *origin)
+    return recipe.trainer(model, model, stages, key, out, world, callbacks(model))

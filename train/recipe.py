@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from qwen_eval.model.config import ModelConfig
 from qwen_eval.model.transformer import Transformer
@@ -19,7 +20,7 @@ from qwen_eval.schema import Closed
 from .checkpoint import Checkpoints
 from .data.recipe import digest
 from .language_model import LanguageModel, shared_model
-from .loop import Callback, Stage, Trainer
+from .loop import Callback, Loss, Stage, Trainer
 from .optim import Optimiser, adamw
 from .parallel import World
 
@@ -55,7 +56,11 @@ class Training(Closed):
         return digest(said, *others)
 
     def shared(
-        self, config: ModelConfig, world: World, weights: Transformer | int
+        self,
+        config: ModelConfig,
+        world: World,
+        weights: Transformer | int,
+        adapt: Callable[[Transformer], None] | None = None,
     ) -> LanguageModel:
         """A model as this recipe computes it; see language_model.shared_model."""
         return shared_model(
@@ -65,16 +70,18 @@ class Training(Closed):
             dtype=DTYPES[self.dtype],
             compiled=self.compile,
             recompute=self.recompute,
+            adapt=adapt,
         )
 
     def trainer(
         self,
-        model: LanguageModel,
+        model: nn.Module,
+        loss: Loss,
         stages: Sequence[Stage],
         key: str,
         out: Path,
         world: World,
-        callbacks: MakeCallbacks,
+        callbacks: tuple[Callback, ...],
     ) -> Trainer:
         """A trainer that stands at the newest state in `out`, else at the model's weights.
 
@@ -83,14 +90,15 @@ class Training(Closed):
         """
         trainer = Trainer(
             model,
-            model,
+            loss,
             adamw(model, self.optimiser),
             self.optimiser,
             stages,
             world,
             Checkpoints(out / "states", key, self.keep, world),
             self.save_every,
-            callbacks(model),
+            callbacks,
+            self.seed,
         )
         trainer.resume()
         return trainer

@@ -20,6 +20,7 @@ from qwen_eval.model.config import ModelConfig
 from qwen_eval.model.transformer import Transformer
 from qwen_eval.model.weights import load_model, save_model
 
+from . import language_model
 from .batch import batch_of
 from .parallel import World, share_out
 
@@ -48,7 +49,15 @@ class ScalarModel(nn.Module):
         documents = None if documents_BS is None else documents_BS.to(device)
         batch = batch_of(model.config, ids_BS.to(device), documents)
         values: Tensor = self.score(model.hidden(batch)).float()
-        return values.view(ids_BS.shape)
+        # No view leaves the call: what FSDP hangs on it for the way back would be lost with it.
+        return values.view(ids_BS.shape).clone()
+
+
+def rewards(model: ScalarModel, ids_BS: Tensor, ends_B: Tensor) -> Tensor:
+    """[B]: the number at the place `ends_B` of each sequence, where the <|im_end|> of the answer
+    stands that is judged (see preferences.judged_ids). What stands behind it changes nothing."""
+    values_BS: Tensor = model(ids_BS)
+    return values_BS.gather(1, ends_B.to(values_BS.device)[:, None])[:, 0]
 
 
 def scalar_model(weights: Transformer | ScalarModel, seed: int) -> ScalarModel:
@@ -73,6 +82,13 @@ def shared_scalar_model(
     blocks = model.transformer.blocks
     share_out(model, blocks, world, dtype=dtype, compiled=compiled, recompute=recompute)
     return model
+
+
+def flops_per_token(config: ModelConfig, length: int) -> float:
+    """As language_model.flops_per_token counts, without the head, which scores nothing."""
+    return language_model.flops_per_token(config, length) - 6.0 * (
+        config.vocab_size * config.hidden_size
+    )
 
 
 def save_scalar_model(model: ScalarModel, folder: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from qwen_eval.measures import measure_of
-from qwen_eval.metrics import Estimate, TaskMetrics
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from qwen_eval.cli.setup import LoadedTask
+    from qwen_eval.metrics import Estimate, TaskMetrics
 
 
 def written(value: Estimate, metric: str) -> tuple[str, str]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qwen_eval.cli.options import command_from
 from qwen_eval.cli.recipes import find_recipe
-from qwen_eval.cli.training import Extras, TrainOptions
+from qwen_eval.cli.training import Extras, TrainOptions, own_model
 from qwen_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from qwen_eval.model.transformer import Transformer
+    from qwen_eval.train.data.pack import PackedCorpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,9 @@ class PretrainOptions(TrainOptions):
     recipe: Annotated[
         str, typer.Argument(help="A YAML file, or one of ours: tiny, qwen-1.8b, qwen-7b, qwen-14b.")
     ]
+    model: Annotated[
+        str | None, typer.Option(help="The model to go on from: a folder, or a name as in `run`.")
+    ] = None
     corpus: Annotated[
         Path | None, typer.Option(help="What `train data` packed: its folder, or `packed` in it.")
     ] = None
@@ -63,7 +70,7 @@ def command(options: PretrainOptions) -> None:
 def _train(options: PretrainOptions, given: Path, out: Path) -> None:
     from qwen_eval.train.data.stage import locked
     from qwen_eval.train.parallel import joined
-    from qwen_eval.train.pretrain import open_corpus, prepare, read_pretraining
+    from qwen_eval.train.pretrain import check_base, open_corpus, prepare, read_pretraining
     from qwen_eval.train.recipe import DTYPES
 
     folder = given / "packed" if (given / "packed").is_dir() else given
@@ -72,6 +79,8 @@ def _train(options: PretrainOptions, given: Path, out: Path) -> None:
         with world.agreed():
             recipe = read_pretraining(find_recipe(options.recipe, "pretrain"))
             corpus = open_corpus(folder, recipe)
+            base = _base(options.model, corpus) if options.model else None
+            check_base(recipe, base[0].config if base else None)
             if (options.evaluate or options.prompt) and tokenizer is None:
                 raise UserError(
                     f"--corpus {folder}: has no tokenizer, so the model can read no text"
@@ -80,5 +89,21 @@ def _train(options: PretrainOptions, given: Path, out: Path) -> None:
                 held.enter_context(locked(out))
         extras = Extras(options, out, DTYPES[recipe.dtype], world, tokenizer, recipe.longest)
         with world.agreed():
-            trainer = prepare(recipe, corpus, out, world, extras.callbacks)
+            trainer = prepare(recipe, corpus, out, world, extras.callbacks, base)
         extras.train(trainer)
+
+
+def _base(name: str, corpus: PackedCorpus) -> tuple[Transformer, str]:
+    """A model and a hash of its files. Raises UserError where it reads other tokens than those of
+    the corpus."""
+    from qwen_eval.backends.base import folder_fingerprint
+    from qwen_eval.model.tokenizer import load_tokenizer
+    from qwen_eval.model.weights import load_model
+
+    folder = own_model(name)
+    if load_tokenizer(folder).fingerprint != corpus.manifest["tokenizer"]:
+        raise UserError(
+            f"--corpus {corpus.folder}: packed with another tokenizer than that of --model; "
+            f"pack it with `train data --tokenizer {folder}`"
+        )
+    return load_model(folder), folder_fingerprint(folder)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,75 +16,94 @@ import typer
 
 from qwen_eval.cli.progress import LINE_SECONDS, eta
 from qwen_eval.cli.setup import say
+from qwen_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from qwen_eval.model.transformer import Transformer
     from qwen_eval.train.callbacks import Journal
     from qwen_eval.train.language_model import LanguageModel
     from qwen_eval.train.loop import Callback, Step, Trainer
     from qwen_eval.train.parallel import World
+    from qwen_eval.train.ppo_loop import PPOTrainer
+    from qwen_eval.train.scalar_model import ScalarModel
 
 SAMPLE_TOKENS = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Options of every command that trains: when to look at the model, and how to log."""
+def own_model(name: str) -> Path:
+    """The folder of a model that can be trained on. Raises UserError for one of another engine."""
+    from qwen_eval.cli.names import resolve
 
-    evaluate: Annotated[
-        str | None, typer.Option(help="Tasks to judge the model by while it learns.")
-    ] = None
-    limit: Annotated[str | None, typer.Option(help="Samples per task, as in `run`.")] = None
+    resolved = resolve(name)
+    if resolved.backend != "native":
+        raise UserError(f"--model {name}: only a model of our own engine can be tuned")
+    return Path(resolved.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """Options of every command that trains: where data is, and how to log."""
+
     data: Annotated[Path | None, typer.Option(help="A data mirror (or set QWEN_EVAL_DATA).")] = None
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="A text to go on with, as samples; may be repeated.")
-    ] = None
-    look_every: Annotated[
-        int, typer.Option(min=1, help="Steps between two evaluations or samples.")
-    ] = 1000
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files too.")] = False
     wandb: Annotated[str | None, typer.Option(help="A project of Weights & Biases to log to.")] = (
         None
     )
 
 
-@dataclass
-class Extras:
-    """What a training command does beside training, as its options ask.
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(LogOptions):
+    """Options of commands that train a language model: also when to look at it."""
 
-    dtype: of the weights that are written. tokenizer: the folder whose tokenizer goes beside
-    them. context: tokens of the longest sequences.
+    evaluate: Annotated[
+        str | None, typer.Option(help="Tasks to judge the model by while it learns.")
+    ] = None
+    limit: Annotated[str | None, typer.Option(help="Samples per task, as in `run`.")] = None
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A text to go on with, as samples; may be repeated.")
+    ] = None
+    look_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two evaluations or samples.")
+    ] = 1000
+
+
+@dataclass
+class Run:
+    """A training run: its log, its progress, its steps, and the model that is written at the end.
+
+    dtype: of the weights that are written. tokenizer: the folder whose tokenizer goes beside them.
+    merge: see Exporter.
     """
 
-    options: TrainOptions
+    options: LogOptions
     out: Path
     dtype: torch.dtype
     world: World
     tokenizer: Path | None
-    context: int
+    merge: Callable[[dict[str, Any]], dict[str, Any]] = field(default=dict, kw_only=True)
     exporter: Any = field(default=None, init=False)
+    journals: tuple[Journal, ...] = field(default=(), init=False)
+    next_step = "judge it with `qwen-eval run --model`"
 
-    def callbacks(self, model: LanguageModel) -> tuple[Callback, ...]:
-        """Of a model whose weights are shared out."""
-        from qwen_eval.train.callbacks import LOG, Judge, Log, Tell
+    def logged(
+        self, model: Transformer | ScalarModel, flops: Callable[[int], float]
+    ) -> tuple[Callback, ...]:
+        """Log and progress of a model whose weights are shared out. flops: see callbacks.Log."""
+        from qwen_eval.train.callbacks import LOG, Log, Tell
         from qwen_eval.train.export import Exporter
-        from qwen_eval.train.language_model import flops_per_token
 
-        options, config = self.options, model.transformer.config
-        self.exporter = Exporter(model.transformer, self.world, self.dtype, self.tokenizer)
+        self.exporter = Exporter(model, self.world, self.dtype, self.tokenizer, self.merge)
+        self.open_journals()
+        return Log(self.out / LOG, flops, self.journals), Tell(_Ticker().tell)
+
+    def open_journals(self) -> None:
+        """Those that the options name. Raises UserError for one that is not installed."""
         with self.world.agreed():
-            journals = self._journals() if self.world.rank == 0 else ()
-        log = Log(self.out / LOG, lambda length: flops_per_token(config, length), journals)
-        said: tuple[Callback, ...] = (log, Tell(_Ticker().tell))
-        if not (options.evaluate or options.prompt):
-            return said
-        looked = self.out / "looked"
-        path = self.out / "evaluation.jsonl"
-        judge = Judge(options.look_every, self.exporter, looked, path, self._look, journals)
-        return (*said, judge)
+            self.journals = self._journals() if self.world.rank == 0 else ()
 
-    def train(self, trainer: Trainer) -> None:
+    def train(self, trainer: Trainer | PPOTrainer) -> None:
         """Run all steps and write the model. Raises KeyboardInterrupt after a state is saved."""
         first = self.world.rank == 0
         if trainer.done and first:
@@ -98,7 +117,7 @@ class Extras:
             raise KeyboardInterrupt
         self.exporter(self.out / "model")
         if first:
-            print(f"{self.out / 'model'}: judge it with `qwen-eval run --model`")
+            print(f"{self.out / 'model'}: {self.next_step}")
 
     def _journals(self) -> tuple[Journal, ...]:
         from qwen_eval.train.callbacks import TensorBoard, WandB
@@ -109,6 +128,30 @@ class Extras:
         if self.options.wandb:
             found.append(WandB(self.options.wandb, self.out))
         return tuple(found)
+
+
+@dataclass
+class Extras(Run):
+    """A run that also looks at its language model now and then. context: tokens of the longest
+    sequences."""
+
+    options: TrainOptions
+    context: int
+
+    def callbacks(self, model: LanguageModel) -> tuple[Callback, ...]:
+        """Of a model whose weights are shared out."""
+        from qwen_eval.train.callbacks import Judge
+        from qwen_eval.train.language_model import flops_per_token
+
+        config = model.transformer.config
+        said = self.logged(model.transformer, lambda length: flops_per_token(config, length))
+        if not (self.options.evaluate or self.options.prompt):
+            return said
+        looked = self.out / "looked"
+        path = self.out / "evaluation.jsonl"
+        every = self.options.look_every
+        judge = Judge(every, self.exporter, looked, path, self._look, self.journals)
+        return (*said, judge)
 
     def _look(self, model: Path, step: int) -> Mapping[str, float]:
         if self.options.prompt:

@@ -11,8 +11,10 @@ import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,15 +43,17 @@ class Server:
         )  # fmt: skip
 
     def run(
-        self, arguments: list[str], cwd: Path | None, stdin: str
+        self, arguments: list[str], cwd: Path | None, stdin: str, kill_after: float | None
     ) -> subprocess.CompletedProcess[str]:
-        """`qwen-eval` with these arguments, to its end."""
+        """`qwen-eval` with these arguments, to its end or until it is killed."""
         assert self.process.stdin
         assert self.process.stdout
         with TemporaryDirectory() as folder:
             paths = {name: Path(folder) / name for name in STREAMS}
             paths["stdin"].write_text(stdin)
-            asked = {"arguments": arguments, "cwd": str(cwd or Path.cwd())}
+            asked = {
+                "arguments": arguments, "cwd": str(cwd or Path.cwd()), "kill_after": kill_after
+            }  # fmt: skip
             try:
                 print(json.dumps(asked | {n: str(p) for n, p in paths.items()}),
                       file=self.process.stdin, flush=True)  # fmt: skip
@@ -71,16 +75,21 @@ _TURNS = cycle(range(len(_SERVERS)))
 
 
 def run(
-    arguments: list[str], cwd: Path | None, stdin: str, environment: dict[str, str]
+    arguments: list[str],
+    cwd: Path | None,
+    stdin: str,
+    environment: dict[str, str],
+    kill_after: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`qwen-eval` with these arguments in this environment, to its end."""
+    """`qwen-eval` with these arguments in this environment, to its end; killed after so many
+    seconds, if they are given."""
     turn = next(_TURNS)
     server = _SERVERS[turn]
     if server is None or server.environment != environment or server.process.poll() is not None:
         if server:
             server.end()
         server = _SERVERS[turn] = Server(environment)
-    return server.run(arguments, cwd, stdin)
+    return server.run(arguments, cwd, stdin, kill_after)
 
 
 def become(asked: dict[str, object]) -> None:
@@ -102,12 +111,24 @@ def main() -> None:
 
     gc.freeze()  # what is not looked at need not be copied when a child ends
     for line in sys.stdin:
+        asked = json.loads(line)
         child = os.fork()
         if child == 0:
-            become(json.loads(line))
+            become(asked)
             return command()
+        if asked["kill_after"] is not None:
+            kill(child, asked["kill_after"])
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     return None
+
+
+def kill(child: int, seconds: float) -> None:
+    """After so many seconds, unless it ends before; it is left to be waited for."""
+    end = time.monotonic() + seconds
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while time.monotonic() < end and os.waitid(os.P_PID, child, ended) is None:
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
 
 
 if __name__ == "__main__":

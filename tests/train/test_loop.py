@@ -211,6 +211,7 @@ def test_nonsense_stops_before_it_reaches_the_weights(
 
     def poisoned(part: Any, scale: float) -> Tensor:
         out = loss(part, scale)
+        assert isinstance(out, Tensor)
         if len(seen.steps) == 4 and wrong == "loss":
             return out * float("nan")
         if len(seen.steps) == 4:

@@ -119,9 +119,10 @@ def _draw(records: Iterable[dict[str, Any]], count: int, seed: int) -> list[dict
 def _row(filter_: str, decision: str, record: dict[str, Any], like: dict[str, str]) -> list[str]:
     other = like.get(record.get("detail", "").removeprefix("of "), "")
     cells = [record["source"], record["id"], record["text"][:SHOWN], other[:SHOWN]]
-    return [filter_, decision, record.get("reason", ""), *map(_cell, cells), ""]
+    return [filter_, decision, record.get("reason", ""), *map(cell, cells), ""]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
     text = text.replace("\x00", "")
     return f"'{text}" if text.startswith(_FORMULA) else text
