@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ from .parallel import World
 STATE = "state.json"
 # Not strict: what is frozen is not missed.
 TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+# One for all weights, or several that share them out.
+Optimisers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Checkpoints:
     keep: int
     world: World
 
-    def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> Path:
+    def save(self, step: int, model: nn.Module, optimisers: Optimisers) -> Path:
         """Write the state after a step. Raises UserError if the disk refuses; older ones stay."""
         final, part = self._path(step), self._part(step)
         try:
@@ -58,7 +60,7 @@ class Checkpoints:
                 self._clear()
                 if self.world.rank == 0:
                     part.mkdir(parents=True)
-            weights, states = get_state_dict(model, optimiser, options=TRAINED)
+            weights, states = get_state_dict(model, optimisers, options=TRAINED)
             with self._together(), torch.no_grad():
                 save({"model": weights, "optimiser": states}, checkpoint_id=part)
             with self._together():
@@ -86,7 +88,7 @@ class Checkpoints:
             ) from error
         return final
 
-    def load(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    def load(self, model: nn.Module, optimisers: Optimisers) -> int:
         """Take the newest state, in place; the number of its step, 0 where there is none.
 
         Raises UserError for a state of another run, or one that cannot be read.
@@ -100,7 +102,7 @@ class Checkpoints:
             raise UserError(
                 f"{path}: of another recipe or corpus; give another --out, or remove the folder"
             )
-        weights, states = get_state_dict(model, optimiser, options=TRAINED)
+        weights, states = get_state_dict(model, optimisers, options=TRAINED)
         whole: dict[str, Any] = {"model": weights, "optimiser": states}
         try:
             with self._together():
@@ -115,7 +117,7 @@ class Checkpoints:
             ) from error
         set_state_dict(
             model,
-            optimiser,
+            optimisers,
             model_state_dict=whole["model"],
             optim_state_dict=whole["optimiser"],
             options=TRAINED,

@@ -51,16 +51,23 @@ def turns_of(
         return checked([("user", asked), ("assistant", _written(row, answer, where))], where)
     if "messages" in row:
         return checked(messages_of(row["messages"], where, (*ROLES, OBSERVATION)), where)
-    asked_as = next((name for name in QUESTION if isinstance(row.get(name), str)), None)
+    said = question_of(row)
     answered_as = next((name for name in ANSWER if isinstance(row.get(name), str)), None)
-    if asked_as is None or answered_as is None:
+    if said is None or answered_as is None:
         raise UserError(f"{where}: needs messages, or {QUESTION[0]} and {ANSWER[0]}")
-    asked = row[asked_as]
-    if framed := _ALPACA.search(asked):
-        asked = "\n".join(part for part in framed.groups() if part)
+    return checked([("user", said), ("assistant", row[answered_as])], where)
+
+
+def question_of(row: dict[str, Any]) -> str | None:
+    """A row's question with what belongs to it, None where there is none. One in Alpaca's frame is
+    taken out of it."""
+    question = next((row[name] for name in QUESTION if isinstance(row.get(name), str)), None)
+    if question is None:
+        return None
+    if framed := _ALPACA.search(question):
+        question = "\n".join(part for part in framed.groups() if part)
     matter = [row[name] for name in MATTER if isinstance(row.get(name), str) and row[name]]
-    asked = "\n".join([asked, *matter])
-    return checked([("user", asked), ("assistant", row[answered_as])], where)
+    return "\n".join([question, *matter])
 
 
 def checked(turns: Sequence[tuple[str, str]], where: str) -> Turns:

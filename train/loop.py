@@ -124,7 +124,7 @@ class Trainer:
 
         Ctrl-C ends the step that is being computed, saves the state and sets `interrupted`.
         """
-        with _deferred() as asked:
+        with deferred() as asked:
             while self.done < self.steps and not self.interrupted:
                 step = self._step(self.done + 1)
                 self.done = step.number
@@ -207,7 +207,7 @@ class Trainer:
 
 
 @contextmanager
-def _deferred() -> Iterator[Callable[[], bool]]:
+def deferred() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM are remembered; a second Ctrl-C stops at once."""
     asked = []
 

@@ -59,6 +59,19 @@ def adamw(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
     )
 
 
+def begin(optimiser: torch.optim.AdamW) -> None:
+    """Moments of zero for all weights. A state that is saved before an optimiser's first step holds
+    these; PyTorch would make some by taking a step, and count it."""
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            if weight.requires_grad:
+                optimiser.state[weight] = {
+                    "step": torch.zeros((), device=weight.device),
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
+
+
 def learning_rate(settings: Optimiser, step: int, steps: int) -> float:
     """Of the step with this number, from 1: a line up to the peak, then half a cosine down to
     `final` of it at the last step."""

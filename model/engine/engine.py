@@ -161,6 +161,15 @@ class Engine:
         else:
             self._scheduler.remove(job)
 
+    def weights_changed(self) -> None:
+        """Keep nothing that the model's weights computed before they were changed in place.
+
+        Raises ValueError while requests are running that began with the old ones.
+        """
+        if self._jobs:
+            raise ValueError("the weights changed under requests that are not done")
+        self._scheduler.prefixes.clear()
+
     @torch.inference_mode()
     def step(self) -> list[tuple[int, EngineResult]]:
         """One forward pass; returns the requests it finished, in order of submission."""

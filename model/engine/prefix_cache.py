@@ -143,6 +143,11 @@ class PrefixCache:
                 break
         return before - self.pages(pool)
 
+    def clear(self) -> None:
+        """Drop everything; nobody may stand on any of it."""
+        for pool in range(len(self._pools)):
+            self.evict(pool, self.pages(pool))
+
     def _kept(
         self, end: int, above: Node, track: Track, rooms: Sequence[int]
     ) -> tuple[Run, ...] | None:

@@ -32,7 +32,7 @@ def accuracy_table(reports: Reports) -> ResultsTable:
 def paper_table(paper: Table) -> ResultsTable:
     """The paper's own rows."""
     rows = [
-        Row(name, tuple(f"{cells[column]:.1f}" for column in paper.columns))
+        Row(name, tuple(f"{cells[column]:.2f}" for column in paper.columns))
         for name, cells in paper.rows.items()
     ]
     return ResultsTable(tuple(rows), _headings(list(paper.columns)), "model", ())

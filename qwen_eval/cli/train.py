@@ -7,6 +7,8 @@ import typer
 from qwen_eval.cli import (
     train_comparisons,
     train_data,
+    train_ppo,
+    train_ppo_report,
     train_pretrain,
     train_reward,
     train_reward_report,
@@ -29,3 +31,5 @@ app.command("reward")(train_reward.command)
 app.command("reward-report")(train_reward_report.command)
 app.command("comparisons")(train_comparisons.command)
 app.command("self-instruct")(train_self_instruct.command)
+app.command("ppo")(train_ppo.command)
+app.command("ppo-report")(train_ppo_report.command)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qwen_eval.train.language_model import LanguageModel
     from qwen_eval.train.loop import Callback, Step, Trainer
     from qwen_eval.train.parallel import World
+    from qwen_eval.train.ppo_loop import PPOTrainer
     from qwen_eval.train.scalar_model import ScalarModel
 
 SAMPLE_TOKENS = 64
@@ -94,11 +95,15 @@ class Run:
         from qwen_eval.train.export import Exporter
 
         self.exporter = Exporter(model, self.world, self.dtype, self.tokenizer, self.merge)
-        with self.world.agreed():
-            self.journals = self._journals() if self.world.rank == 0 else ()
+        self.open_journals()
         return Log(self.out / LOG, flops, self.journals), Tell(_Ticker().tell)
 
-    def train(self, trainer: Trainer) -> None:
+    def open_journals(self) -> None:
+        """Those that the options name. Raises UserError for one that is not installed."""
+        with self.world.agreed():
+            self.journals = self._journals() if self.world.rank == 0 else ()
+
+    def train(self, trainer: Trainer | PPOTrainer) -> None:
         """Run all steps and write the model. Raises KeyboardInterrupt after a state is saved."""
         first = self.world.rank == 0
         if trainer.done and first:

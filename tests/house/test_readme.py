@@ -23,12 +23,13 @@ COMMANDS = [
 ]
 # These need a network or a server; what they would do is asked instead.
 FAR = ("hf:", "openai:", "models pull smollm2")
-# These take long, or what comes of them; tests/cli/test_from_raw_text.py, test_train_reward.py and
-# test_context.py run them small.
+# These take long, or what comes of them; tests/cli/test_from_raw_text.py, test_train_reward.py,
+# test_train_ppo.py and test_context.py run them small.
 LONG = (
     "train pretrain tiny",
     "train sft",
     "train reward",
+    "train ppo",
     "convert",
     "qwen-eval context",
     "annotate serve",

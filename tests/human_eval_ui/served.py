@@ -31,7 +31,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*PROGRAM, *words], stdout=log, stderr=log, env=environment()
             )
-        for _ in range(300):
+        for _ in range(1200):
             assert self.process.poll() is None, self.log.read_text()
             try:
                 urllib.request.urlopen(f"{self.address}/_stcore/health", timeout=1).close()

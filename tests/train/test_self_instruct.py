@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from qwen_eval.errors import UserError
+from qwen_eval.model.tokenizer import load_tokenizer
 from qwen_eval.tasks.scorers.rouge import rouge_l, words
+from qwen_eval.train.conversations import learnt, turns_of
 from qwen_eval.train.data.decontaminate import known_tests
 from qwen_eval.train.replies import Replies
 from qwen_eval.train.self_instruct.likeness import Likeness
@@ -28,6 +30,7 @@ from qwen_eval.train.self_instruct.samples import Sample, fits, steps_of, tool_o
 from qwen_eval.train.self_instruct.seeds import own_seeds, read_seeds
 from qwen_eval.train.self_instruct.writing import SPEAKS_STOP, Manner, begin, write
 from qwen_eval.types import GenerateRequest, Response
+from tests.model.toy_folder import toy_checkpoint
 
 WEATHER = tool_of(
     {
@@ -354,3 +357,17 @@ def test_what_is_like_a_test_a_seed_or_a_kept_one_goes(tmp_path: Path) -> None:
         ("", ""),
     ]
     assert SPEAKS_STOP[0] == "\nObservation"
+
+
+def test_fine_tuning_learns_all_but_what_tools_returned(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(toy_checkpoint(tmp_path))
+    sample = next(seed for seed in own_seeds() if len(seed.steps) == 2)
+    turns = [("user", sample.query), *sample.turns]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    ids, wanted = learnt(turns_of(row, "here"), tokenizer, "paper")
+    said = tokenizer.decode([token for token, learns in zip(ids, wanted, strict=True) if learns])
+    first, second = (step.observation for step in sample.steps)
+    expected = sample.trace.replace(f"Observation: {first}\nThought:", "Observation:")
+    expected = expected.replace(f"Observation: {second}\nThought:", "Observation:")
+    assert said.removesuffix("<|im_end|>") == expected
+    assert sample.trace in tokenizer.decode(ids)

@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from qwen_eval.fileio import canonical_json, text_hash
 
-from ..data.language import identify
+from ..data.language import HAN_WEIGHT
 
 Tool = Mapping[str, Any]
+_HAN = re.compile("[\u3400-\u9fff]")
 LABELS = ("Thought", "Action", "Action Input", "Observation", "Final Answer")
 _LABEL = re.compile(rf"^({'|'.join(sorted(LABELS, key=len, reverse=True))}):", re.MULTILINE)
 
@@ -53,7 +55,7 @@ class Sample:
         """A hash of all of it."""
         return text_hash(canonical_json([self.query, list(self.tools), self.trace]))
 
-    @property
+    @cached_property
     def language(self) -> str:
         """zh, or en for anything else."""
         return writing(self.query)
@@ -79,8 +81,10 @@ class Sample:
 
 
 def writing(text: str) -> str:
-    """zh for a text that is mostly Chinese, else en: short texts tell no more."""
-    return "zh" if identify(text)[0] == "zh" else "en"
+    """zh for a text that is mostly in Chinese letters, else en: short texts tell no more."""
+    chinese = len(_HAN.findall(text))
+    others = sum(map(str.isalpha, text)) - chinese
+    return "zh" if HAN_WEIGHT * chinese > others else "en"
 
 
 def labelled(text: str) -> list[tuple[str, str]]:
