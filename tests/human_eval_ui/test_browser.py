@@ -219,7 +219,7 @@ def test_what_a_key_does_is_in_sight_however_long_the_answers(browser: Any, tmp_
     for row in rows:
         row["text"] += "\n\n```python\ndef f():\n    return 1\n```\n\n`f` 返回什么？"
         row["answers"] = {name: f"{text}\n\n" * 60 for name, text in row["answers"].items()}
-    rules = making.Rules(control_every=0, dwell=30.0, overlap=2)
+    rules = making.Rules(control_every=0, dwell=3600.0, overlap=2)
     path = write_lines(tmp_path / "answers.jsonl", rows)
     study = making.make_study(tmp_path / "study", making.from_lines(path, rules), "north", rules)
     server = Server(study.folder)
