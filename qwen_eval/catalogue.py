@@ -36,7 +36,7 @@ def _files(paths: Sequence[Path]) -> dict[str, Path]:
     for folder in (OURS, *_installed(), *map(_named, paths)):
         for name, path in _held(folder):
             other = found.setdefault(name, path)
-            if other.resolve() != path.resolve():
+            if other is not path and other.resolve() != path.resolve():
                 raise UserError(f"{name}: both {other} and {path} have this name; rename one")
     return dict(sorted(found.items()))
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from qwen_eval.fileio import text_hash
-from qwen_eval.ngrams import ngrams, words
+from qwen_eval.ngrams import ngrams, ngrams_of, words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 LENGTH = 13
+BATCH = 256  # rows whose texts are read together
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,15 @@ def known_tests(sets: Mapping[str, Iterable[Iterable[str]]], n: int = LENGTH) ->
     for number, (name, of_set) in enumerate(sets.items()):
         rows[name] = short[name] = 0
         found = [np.empty(0, np.uint64)]
-        for texts in of_set:
-            of_row = [ngrams(words(text), n) for text in texts]
-            rows[name] += 1
-            short[name] += not any(map(len, of_row))
-            found.extend(of_row)
-        grams.append(np.unique(np.concatenate(found)))
+        waiting = iter(of_set)
+        while batch := [list(texts) for texts in islice(waiting, BATCH)]:
+            of_batch, text_of = ngrams_of([text for texts in batch for text in texts], n)
+            row_of = np.repeat(np.arange(len(batch)), [len(texts) for texts in batch])
+            rows[name] += len(batch)
+            in_row = np.bincount(row_of[text_of], minlength=len(batch))
+            short[name] += int((in_row == 0).sum())
+            found.append(of_batch)
+        grams.append(np.concatenate(found))
         owners.append(np.full(len(grams[-1]), number, np.uint16))
     every, first = np.unique(np.concatenate(grams), return_index=True)
     return KnownTests(n, every, np.concatenate(owners)[first], tuple(sets), rows, short)
