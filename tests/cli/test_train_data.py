@@ -116,7 +116,7 @@ def test_a_wrong_recipe_is_one_line(data: Path, tmp_path: Path, change: str, sai
     ("arguments", "said"),
     [
         (["nothing.yaml", "--out", "o"], "nothing.yaml: cannot be read"),
-        (["nothing", "--out", "o"], "recipes of ours: tiny"),
+        (["nothing", "--out", "o"], "recipes of ours: code, tiny"),
         (["tiny", "--out", "o", "--data", "none"], "--data none: no such folder"),
         (["tiny", "--out", "o", "--data", "."], "no file is"),
         (["tiny", "--out", "o", "--data", ".", "--memory", "much"], "--memory much"),

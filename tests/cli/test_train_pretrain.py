@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(
 
     (tmp_path / "file").write_text("")
     assert "--out" in said(recipe, corpus, tmp_path / "file")
-    assert "recipes of ours: qwen-1.8b" in said(Path("nothing"), corpus, out)
+    assert "recipes of ours: code-14b" in said(Path("nothing"), corpus, out)
     assert "x.yaml, line 1: colour: unknown key" in changed(colour=1)
     assert "optimiser.momentum: unknown key" in changed(optimiser={"momentum": 0.9})
     assert "vocab_size 100 is too small for the 259 tokens" in changed({"vocab_size": 100})
@@ -238,7 +238,7 @@ def test_mistakes_are_one_line(
 def test_mistakes_under_torchrun_are_told_once(corpus: Path, tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path / "r.yaml"), tmp_path / "out"
     for arguments, line in (
-        (words(Path("nothing"), corpus, out), "recipes of ours: qwen-1.8b"),
+        (words(Path("nothing"), corpus, out), "recipes of ours: code-14b"),
         (words(recipe, corpus, out, "--wandb", "x"), "pip install wandb"),
     ):
         done = together(2, arguments)

@@ -212,7 +212,8 @@ class Build:
         return {
             "prompts": {"read": len(self.tags), "chosen": len(self.chosen)},
             "tags": {
-                tag: {"before": count, "after": after[tag]} for tag, count in before.most_common()
+                tag: {"before": before[tag], "after": after[tag]}
+                for tag in sorted(before, key=lambda tag: (-before[tag], tag))
             },
             "tags a prompt": {
                 "before": before.total() / len(self.tags),
