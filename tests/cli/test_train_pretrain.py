@@ -40,7 +40,7 @@ def together(processes: int, arguments: list[str]) -> subprocess.CompletedProces
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
