@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import re
-from itertools import islice
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cli.command import qwen_eval, refused
+from tests.cli.thin_mirror import thinned
 from tests.train.toy_corpus import RECIPE, rows, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -127,18 +126,6 @@ def test_a_wrong_recipe_is_one_line(data: Path, tmp_path: Path, change: str, sai
 )
 def test_a_wrong_call_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     assert said in refused(qwen_eval("train", "data", *arguments, cwd=tmp_path))
-
-
-def thinned(mirror: Path, folder: Path) -> Path:
-    """The mirror with a tenth of its texts to pretrain on; all else is there."""
-    (folder / "pretrain").mkdir(parents=True)
-    for path in mirror.iterdir():
-        if path.name != "pretrain":
-            (folder / path.name).symlink_to(path.resolve())
-    for path in (mirror / "pretrain").glob("*.jsonl.gz"):
-        with gzip.open(path) as whole, gzip.open(folder / "pretrain" / path.name, "wb", 1) as part:
-            part.writelines(islice(whole, 0, None, 10))
-    return folder
 
 
 @pytest.mark.slow

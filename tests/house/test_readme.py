@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import environment, qwen_eval
+from tests.cli.thin_mirror import thinned
 from tests.model.toy_folder import toy_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ LONG = (
 def home(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Path:
     """A folder with what the README's commands name: ./data and ./my-checkpoint."""
     folder: Path = tmp_path_factory.mktemp("home")
-    (folder / "data").symlink_to(mirror)
+    thinned(mirror, folder / "data")
     toy_checkpoint(folder / "my-checkpoint", max_length=8192, trained_length=8192)
     (rules,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     (folder / "gate.yaml").write_text(rules, encoding="utf-8")
