@@ -59,6 +59,7 @@ def visit(browser: Any, link: str, **context: Any) -> Visitor:
     """Come in by an invitation."""
     options: dict[str, Any] = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 900}}
     page = browser.new_context(**(options | context)).new_page()
+    page.set_default_timeout(120_000)  # a busy machine takes long to begin
     visitor = Visitor(page)
     page.on("websocket", lambda ws: ws.on("framereceived", lambda data: _keep(visitor, data)))
     page.goto(link)
