@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import heapq
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,31 @@ def write_sheets(out: Path, folders: Iterable[Folder], count: int, seed: int) ->
 
 
 def judge(path: Path) -> list[Judged]:
-    """What a filled sheet says. Raises UserError for a file that is no sheet, and naming the line
-    of a verdict that is none."""
+    """What a filled sheet says. Raises UserError as read_sheet does."""
+    return tally(
+        ((row["filter"], row["decision"]), verdict) for row, verdict in read_sheet(path, COLUMNS)
+    )
+
+
+def tally(verdicts: Iterable[tuple[tuple[str, str], str]]) -> list[Judged]:
+    """How many decisions were found right, from (filter, decision) and verdict of each."""
     counts: dict[tuple[str, str], list[int]] = {}
+    for key, verdict in verdicts:
+        count = counts.setdefault(key, [0, 0, 0])
+        count[0] += verdict == "right"
+        count[1] += bool(verdict)
+        count[2] += 1
+    return [Judged(*key, *count) for key, count in sorted(counts.items())]
+
+
+def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
+    """The rows of a sheet, each with its verdict, empty where there is none yet. Raises UserError
+    for a file that is no sheet, and naming the line of a verdict that is none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise UserError(f"{path}: no sheet; its first line must be {','.join(COLUMNS)}")
+            if not set(columns) <= set(reader.fieldnames or ()):
+                raise UserError(f"{path}: no sheet; its first line must be {','.join(columns)}")
             for row in reader:
                 verdict = (row["verdict"] or "").strip().lower()
                 if verdict and verdict not in VERDICTS:
@@ -96,13 +113,9 @@ def judge(path: Path) -> list[Judged]:
                         f"{path}, line {reader.line_num}: verdict {verdict[:40]!r}; "
                         f"write {' or '.join(VERDICTS)}, or nothing"
                     )
-                count = counts.setdefault((row["filter"], row["decision"]), [0, 0, 0])
-                count[0] += verdict == "right"
-                count[1] += bool(verdict)
-                count[2] += 1
+                yield row, verdict
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    return [Judged(*key, *count) for key, count in sorted(counts.items())]
 
 
 def _records(shards: Iterable[Path]) -> Iterator[dict[str, Any]]:

@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen_eval.errors import UserError
 from qwen_eval.fileio import text_hash, write_atomic
 
-from ..data.review import VERDICTS, Judged, cell
+from ..data.review import Judged, cell, read_sheet, tally
 from .rounds import Outcome, counts
 from .samples import Sample
 
@@ -29,28 +28,11 @@ SHOWN = 3000
 
 
 def read_verdicts(path: Path) -> dict[str, str]:
-    """The verdicts of a sheet by draft; none where there is no sheet. Raises UserError for a file
-    that is no sheet, and naming the line of a verdict that is none."""
-    found: dict[str, str] = {}
+    """The verdicts of a sheet by draft; none where there is no sheet. Raises UserError as
+    read_sheet does."""
     if not path.exists():
-        return found
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise UserError(f"{path}: no sheet; its first line must be {','.join(COLUMNS)}")
-            for row in reader:
-                verdict = (row["verdict"] or "").strip().lower()
-                if verdict and verdict not in VERDICTS:
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: verdict {verdict[:40]!r}; "
-                        f"write {' or '.join(VERDICTS)}, or nothing"
-                    )
-                if verdict:
-                    found[row["id"]] = verdict
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    return found
+        return {}
+    return {row["id"]: verdict for row, verdict in read_sheet(path, COLUMNS) if verdict}
 
 
 def agreed(outcomes: Sequence[Outcome], verdicts: Mapping[str, str]) -> list[Outcome]:
@@ -64,15 +46,8 @@ def agreed(outcomes: Sequence[Outcome], verdicts: Mapping[str, str]) -> list[Out
 
 def judged(outcomes: Sequence[Outcome], verdicts: Mapping[str, str]) -> list[Judged]:
     """How many decisions of every filter people found right."""
-    tally: dict[tuple[str, str], list[int]] = {}
-    for outcome in outcomes:
-        key = outcome.filter or "all", _decision(outcome)
-        count = tally.setdefault(key, [0, 0, 0])
-        verdict = verdicts.get(outcome.id, "")
-        count[0] += verdict == "right"
-        count[1] += bool(verdict)
-        count[2] += 1
-    return [Judged(*key, *count) for key, count in sorted(tally.items()) if count[1]]
+    found = tally(((o.filter or "all", _decision(o)), verdicts.get(o.id, "")) for o in outcomes)
+    return [each for each in found if each.judged]
 
 
 def write_sheet(path: Path, outcomes: Sequence[Outcome], verdicts: Mapping[str, str]) -> None:
