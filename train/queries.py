@@ -20,7 +20,7 @@ from qwen_eval.model.chatml import encode_chat
 from qwen_eval.model.tokenizer import Tokenizer
 from qwen_eval.schema import Closed
 
-from .conversations import OBSERVATION, Turns, messages_of, question_of
+from .conversations import Turns, messages_of, question_of
 from .data.decontaminate import KnownTests
 from .data.recipe import find_files
 from .documents import QUESTION
@@ -104,8 +104,8 @@ def query_of(row: dict[str, Any], where: str) -> Turns:
     """The turns of a row up to its last answer: of `messages`, of a question with what belongs to
     it, or of a dialogue `chosen` of "Human:" and "Assistant:".
 
-    Raises UserError naming the row for one that is none of these, in which a tool has a turn, or in
-    which a user asks nothing at last.
+    Raises UserError naming the row for one that is none of these, in which a tool has a turn, or
+    in which a user asks nothing at last.
     """
     if "messages" in row:
         turns = list(messages_of(row["messages"], where))
@@ -117,8 +117,6 @@ def query_of(row: dict[str, Any], where: str) -> Turns:
         turns = list(dialogue(row["chosen"], where)[0])
     else:
         raise UserError(f"{where}: needs messages, {' or '.join(QUESTION)}, or a dialogue chosen")
-    if any(role == OBSERVATION for role, _ in turns):
-        raise UserError(f"{where}: a tool's observations cannot be asked; leave the row out")
     if not turns or turns[-1][0] != "user" or not turns[-1][1].strip():
         raise UserError(f"{where}: no user asks anything before the last answer")
     return tuple(turns)
