@@ -312,8 +312,12 @@ def _report_texts(
     tolerance, can change places."""
     pairs = [(i, a, b) for i, [a], [b] in zip(items, mine, theirs, strict=True) if a != b]
     gaps = [gap(backend, item.prompt.full_text, a, b) for item, a, b in pairs]
-    apart = f", where others part the tokens are {max(gaps):.1e} nats apart" if gaps else ""
-    print(f"  {len(items) - len(gaps)} of {len(items)} texts equal{apart}", flush=True)
+    for (item, a, b), apart in zip(pairs, gaps, strict=True):
+        at = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
+        parting = " / ".join(repr(text[max(0, at - 40) : at + 40]) for text in (a, b))
+        print(f"  {item.sample.id}: ours / theirs {parting}, {apart:.1e} nats", flush=True)
+    largest = f", where others part the tokens are {max(gaps):.1e} nats apart" if gaps else ""
+    print(f"  {len(items) - len(gaps)} of {len(items)} texts equal{largest}", flush=True)
     return all(one <= 2 * TOLERANCE for one in gaps)
 
 
