@@ -20,7 +20,7 @@ from qwen_eval.model.chatml import encode_chat
 from qwen_eval.model.tokenizer import Tokenizer
 from qwen_eval.schema import Closed
 
-from .conversations import Turns, messages_of, question_of
+from .conversations import OBSERVATION, ROLES, Turns, messages_of, question_of
 from .data.decontaminate import KnownTests
 from .data.recipe import find_files
 from .documents import QUESTION
@@ -108,7 +108,7 @@ def query_of(row: dict[str, Any], where: str) -> Turns:
     in which a user asks nothing at last.
     """
     if "messages" in row:
-        turns = list(messages_of(row["messages"], where))
+        turns = list(messages_of(row["messages"], where, (*ROLES, OBSERVATION)))
         while turns and turns[-1][0] == "assistant":
             turns.pop()
     elif (question := question_of(row)) is not None:
@@ -117,6 +117,8 @@ def query_of(row: dict[str, Any], where: str) -> Turns:
         turns = list(dialogue(row["chosen"], where)[0])
     else:
         raise UserError(f"{where}: needs messages, {' or '.join(QUESTION)}, or a dialogue chosen")
+    if any(role == OBSERVATION for role, _ in turns):
+        raise UserError(f"{where}: a tool's observations cannot be asked; leave the row out")
     if not turns or turns[-1][0] != "user" or not turns[-1][1].strip():
         raise UserError(f"{where}: no user asks anything before the last answer")
     return tuple(turns)

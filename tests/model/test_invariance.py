@@ -157,7 +157,7 @@ def test_a_real_model(dtype: torch.dtype) -> None:
     if not (folder / "config.json").exists():
         pytest.skip("SmolLM2 is not here: qwen-eval models pull smollm2")
     model, tokenizer = fuse(load_model(folder, dtype)), load_tokenizer(folder)
-    stem = "".join(f"Question {n}: what is {n} times 3?\nAnswer: {3 * n}\n\n" for n in range(6))
+    stem = "".join(f"Question {n}: what is {n} times 3?\nAnswer: {3 * n}\n\n" for n in range(12))
     prompts = [tuple(tokenizer.encode(f"{stem}Question: {q}\nAnswer:")) for q in (
         "how many legs has a spider?",
         "what is the capital of France, and on which river does it lie?",
